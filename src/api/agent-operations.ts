@@ -1,0 +1,165 @@
+/**
+ * What the agent does, as the API needs it: the daemon implements it, the API serves it over HTTP, the CLI speaks the
+ * same shapes. Sizes are bytes, ages seconds, LSNs decimal strings (they do not fit a JSON number).
+ * Every call may throw a StorageError.
+ */
+import type { AgentEvent } from '../block/event-log.js'
+
+export interface VolumeView {
+  readonly name: string
+  readonly path: string
+  readonly kind: 'file' | 'raw'
+  readonly sizeBytes: number
+  /** /dev/loopN, or null while detached. */
+  readonly device: string | null
+  /** /dev/tidemark/NAME while attached, else null. */
+  readonly link: string | null
+  readonly state: 'attached' | 'detached' | 'failed'
+  /** Why it is in this state; never empty. */
+  readonly reason: string
+  readonly stream: string | null
+  readonly logicalBlockBytes: number
+  readonly counters: {
+    readonly reads: number
+    readonly writes: number
+    readonly flushes: number
+    readonly trims: number
+    readonly readBytes: number
+    readonly writtenBytes: number
+    readonly errors: number
+  }
+}
+
+export interface DestinationView {
+  readonly name: string
+  readonly kind: 'folder' | 'https' | 'ftp'
+  /** Without secrets. */
+  readonly endpoint: string
+  readonly state: 'up' | 'down' | 'unknown'
+  readonly reason: string
+  readonly streams: readonly string[]
+}
+
+export interface DestinationTestView {
+  readonly name: string
+  readonly endpoint: string
+  readonly roundTripMs: number
+}
+
+export type StreamState = 'new' | 'initializing' | 'replicating' | 'paused' | 'waiting' | 'diverged' | 'failed'
+
+export interface StreamView {
+  readonly name: string
+  readonly id: string
+  readonly destination: string
+  readonly volumes: readonly string[]
+  readonly epochMs: number
+  readonly state: StreamState
+  readonly reason: string
+  /** Journaled and not yet applied at the destination, raw bytes. */
+  readonly waitingBytes: number
+  /** Age of the oldest write that has not been sent; 0 when there is none. */
+  readonly oldestUnsentSeconds: number
+  /** Over the last ten seconds. */
+  readonly bytesPerSecond: number
+  readonly lsn: { readonly journal: string; readonly sent: string; readonly applied: string }
+  readonly epoch: { readonly cut: number; readonly sent: number; readonly applied: number }
+  readonly generation: number
+  readonly initialize: { readonly doneBytes: number; readonly totalBytes: number } | null
+  readonly counters: {
+    /** Journaled by hosts. */
+    readonly rawBytes: number
+    /** Dropped because a later write of the same epoch replaced them. */
+    readonly foldedBytes: number
+    /** Dropped because the destination already holds the same content. */
+    readonly identicalBytes: number
+    /** Payload after compression. */
+    readonly compressedBytes: number
+    /** Whole replication files that were transferred, retries included. */
+    readonly sentBytes: number
+  }
+}
+
+export interface InboundVolumeView {
+  readonly name: string
+  /** The image file. Between two epochs it is a state the source passed through. */
+  readonly path: string
+  readonly sizeBytes: number
+}
+
+export interface InboundView {
+  readonly stream: string
+  readonly id: string
+  readonly pairing: string
+  readonly state: 'initializing' | 'consistent' | 'applying' | 'stalled' | 'failed'
+  readonly reason: string
+  readonly generation: number
+  readonly appliedEpoch: number
+  readonly appliedLsn: string
+  /** When the source wrote what was applied last, ISO 8601, or null. */
+  readonly appliedTime: string | null
+  readonly waitingFiles: number
+  readonly volumes: readonly InboundVolumeView[]
+}
+
+export type CreatePairing =
+  | { readonly kind: 'https'; readonly listen?: string }
+  | { readonly kind: 'ftp'; readonly url: string; readonly inbox: string }
+  | { readonly kind: 'folder'; readonly directory: string }
+
+export interface AgentView {
+  readonly version: string
+  readonly pid: number
+  readonly state: string
+  readonly listen: string | null
+  readonly javascriptCalls: number
+}
+
+export interface AgentOperations {
+  agent(): Promise<AgentView>
+
+  volumeAdopt(request: { name: string; path: string }): Promise<VolumeView>
+  volumeCreate(request: { name: string; path: string; sizeBytes: number; force?: boolean }): Promise<VolumeView>
+  volumeAttach(name: string): Promise<VolumeView>
+  volumeDetach(name: string): Promise<VolumeView>
+  volumeList(): Promise<VolumeView[]>
+  volumeShow(name: string): Promise<VolumeView>
+  /** Forgets the volume; its data stays where it is. */
+  volumeRemove(name: string): Promise<void>
+
+  pairingCreate(request: CreatePairing): Promise<{ pairing: string }>
+
+  destinationAdd(request: { name: string; pairing: string }): Promise<DestinationView>
+  destinationList(): Promise<DestinationView[]>
+  destinationTest(name: string): Promise<DestinationTestView>
+  destinationRemove(name: string): Promise<void>
+
+  streamCreate(request: {
+    name: string
+    volumes: readonly string[]
+    destination: string
+    epochMs?: number
+  }): Promise<StreamView>
+  /** Starts it; progress is in the status. */
+  streamInitialize(name: string): Promise<StreamView>
+  streamStatus(name: string): Promise<StreamView>
+  streamList(): Promise<StreamView[]>
+  /** Closes the open epoch now; resolves to its number. `streamWait` waits for it. */
+  streamFlush(name: string): Promise<{ epoch: number; lsn: string }>
+  /**
+   * Resolves when the destination has applied the epoch, or after `timeoutMs` with done false (call again).
+   * @throws StorageError when the stream cannot get there (removed, diverged)
+   */
+  streamWait(name: string, epoch: number, timeoutMs: number): Promise<{ done: boolean; stream: StreamView }>
+  streamPause(name: string): Promise<StreamView>
+  streamResume(name: string): Promise<StreamView>
+  streamRemove(name: string): Promise<void>
+
+  inboundList(): Promise<InboundView[]>
+  inboundShow(stream: string): Promise<InboundView>
+
+  /** Past events after this number, oldest first, 1,000 at most. */
+  events(afterNumber: number): Promise<AgentEvent[]>
+  /** Called for each new event until the returned function is. */
+  onEvent(listener: (event: AgentEvent) => void): () => void
+}
