@@ -5,6 +5,8 @@
  */
 import type { AgentEvent } from '../block/event-log.js'
 
+export type { AgentEvent }
+
 export interface VolumeView {
   readonly name: string
   readonly path: string

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <napi.h>
+#include <unistd.h>
+
+#include "../sys/mount_point.h"
+#include "journal_object.h"
+#include "js_link.h"
+#include "js_options.h"
+#include "volume_object.h"
+
+/**
+ * The surface src/intercept/addon.ts describes, and nothing else. No exception leaves native code; errors cross as
+ * { code, errno, message }.
+ */
+namespace tidemark {
+
+class Addon : public Napi::Addon<Addon> {
+ public:
+  Addon(Napi::Env env, Napi::Object exports) {
+    if (getpid() != gettid()) {
+      throwError(env, Error{"WRONG_THREAD", 0, "the addon can be loaded in the main thread only"});
+      return;
+    }
+    link_ = JsLink::create(env);
+    journalClass_ = Napi::Persistent(JournalObject::define(env));
+    volumeClass_ = Napi::Persistent(VolumeObject::define(env));
+    DefineAddon(exports, {InstanceMethod("openJournal", &Addon::openJournal),
+                          InstanceMethod("openVolume", &Addon::openVolume),
+                          InstanceMethod("javascriptCalls", &Addon::javascriptCalls),
+                          InstanceMethod("releaseStale", &Addon::releaseStale)});
+  }
+
+ private:
+  Napi::Value openJournal(const Napi::CallbackInfo& info) {
+    const Napi::Object object = journalClass_.New({});
+    if (object.IsEmpty()) return info.Env().Undefined();
+    if (!JournalObject::Unwrap(object)->open(info, link_)) return info.Env().Undefined();
+    return object;
+  }
+
+  Napi::Value openVolume(const Napi::CallbackInfo& info) {
+    const Napi::Object object = volumeClass_.New({});
+    if (object.IsEmpty()) return info.Env().Undefined();
+    if (!VolumeObject::Unwrap(object)->open(info, link_, journalClass_.Value())) return info.Env().Undefined();
+    return object;
+  }
+
+  Napi::Value javascriptCalls(const Napi::CallbackInfo& info) {
+    return Napi::Number::New(info.Env(), static_cast<double>(JsLink::javascriptCalls()));
+  }
+
+  Napi::Value releaseStale(const Napi::CallbackInfo& info) {
+    const Napi::Env env = info.Env();
+    if (!info[0].IsString()) {
+      return throwError(env, Error{"INVALID_ARGUMENT", EINVAL, "releaseStale() needs a mount point"});
+    }
+    const std::string mountPoint = info[0].As<Napi::String>().Utf8Value();
+    return callLongVoid(env, link_, [mountPoint] { return releaseStaleMount(mountPoint); });
+  }
+
+  std::shared_ptr<JsLink> link_;
+  Napi::FunctionReference journalClass_;
+  Napi::FunctionReference volumeClass_;
+};
+
+NODE_API_ADDON(Addon)
+
+}  // namespace tidemark

@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "volume_object.h"
+
+#include "journal_object.h"
+#include "js_options.h"
+
+namespace tidemark {
+namespace {
+
+Napi::Value number(Napi::Env env, uint64_t value) { return Napi::Number::New(env, static_cast<double>(value)); }
+
+constexpr int64_t blockLimit = int64_t{1} << 48;
+
+}  // namespace
+
+Napi::Function VolumeObject::define(Napi::Env env) {
+  return DefineClass(env, "NativeVolume",
+                     {InstanceAccessor<&VolumeObject::sizeBytes>("sizeBytes"),
+                      InstanceAccessor<&VolumeObject::logicalBlockBytes>("logicalBlockBytes"),
+                      InstanceAccessor<&VolumeObject::isBlockDevice>("isBlockDevice"),
+                      InstanceMethod<&VolumeObject::attach>("attach"), InstanceMethod<&VolumeObject::detach>("detach"),
+                      InstanceMethod<&VolumeObject::setJournal>("setJournal"),
+                      InstanceMethod<&VolumeObject::syncBacking>("syncBacking"),
+                      InstanceMethod<&VolumeObject::grant>("grant"), InstanceMethod<&VolumeObject::refuse>("refuse"),
+                      InstanceMethod<&VolumeObject::counters>("counters"),
+                      InstanceMethod<&VolumeObject::close>("close")});
+}
+
+VolumeObject::VolumeObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<VolumeObject>(info) {}
+
+VolumeObject::~VolumeObject() {
+  // Only an environment that ends with the volume open comes here: the process is about to exit and the kernel ends
+  // the connection with it. Joining threads that may be held up would keep it from doing so.
+  if (volume_ != nullptr) new std::shared_ptr<Volume>(std::move(volume_));
+}
+
+bool VolumeObject::open(const Napi::CallbackInfo& info, std::shared_ptr<JsLink> link,
+                        const Napi::Function& journalClass) {
+  const Napi::Env env = info.Env();
+  JsOptions given(info[0]);
+  VolumeOptions options;
+  options.name = given.text("name");
+  options.path = given.text("path");
+  options.sizeBytes = static_cast<uint64_t>(given.number("sizeBytes", 0, kSafeInteger));
+  options.direct = given.flag("direct");
+  options.readOnly = given.flag("readOnly");
+  options.syncBacking = given.flag("syncBacking");
+  options.threads = static_cast<uint32_t>(given.number("threads", 1, 16));
+  const Napi::Function onFaults = given.function("onFaults", false);
+  const Napi::Function onLost = given.function("onLost", false);
+  const Napi::Value table = given.field("table");
+  if (!table.IsEmpty() && !table.IsUndefined()) {
+    JsOptions tableOptions(table);
+    options.tableBlockBytes = static_cast<uint32_t>(tableOptions.number("blockBytes", 512, 64 << 20));
+    if (tableOptions.error()) given.reject("table", "{ blockBytes }");
+    if (onFaults.IsEmpty()) given.reject("onFaults", "given when there is a table");
+  }
+  if (given.error()) {
+    throwError(env, *given.error());
+    return false;
+  }
+  link_ = std::move(link);
+  if (!onFaults.IsEmpty()) onFaults_ = Napi::Persistent(onFaults);
+  if (!onLost.IsEmpty()) onLost_ = Napi::Persistent(onLost);
+  journalClass_ = Napi::Persistent(journalClass);
+  // Posted tasks run in order, and the one that ends close() is the last: `this` is alive in all of them.
+  options.onFaults = [this] {
+    link_->post([this](Napi::Env inner) { deliverFaults(inner); });
+  };
+  options.onLost = [this](const std::string& message) {
+    link_->post([this, message](Napi::Env inner) {
+      if (!onLost_.IsEmpty()) onLost_.Call({Napi::String::New(inner, message)});
+    });
+  };
+  auto volume = Volume::open(std::move(options));
+  if (!volume) {
+    throwError(env, volume.error());
+    return false;
+  }
+  volume_ = volume.take();
+  Ref();
+  return true;
+}
+
+bool VolumeObject::isOpen(Napi::Env env) const {
+  if (volume_ != nullptr) return true;
+  throwError(env, Error{"VOLUME_CLOSED", 0, "the volume is closed"});
+  return false;
+}
+
+void VolumeObject::deliverFaults(Napi::Env env) {
+  if (volume_ == nullptr || onFaults_.IsEmpty()) return;
+  std::vector<Fault> faults;
+  if (volume_->takeFaults(faults)) {
+    // More wait: the next batch comes in a task of its own, so that JavaScript breathes in between.
+    link_->post([this](Napi::Env inner) { deliverFaults(inner); });
+  }
+  if (faults.empty()) return;
+  Napi::Array array = Napi::Array::New(env, faults.size());
+  for (uint32_t index = 0; index < faults.size(); index++) {
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("block", number(env, faults[index].block));
+    object.Set("kind", faults[index].kind == FaultKind::kWrite ? "write" : "read-unknown");
+    object.Set("wholeBlock", Napi::Boolean::New(env, faults[index].wholeBlock));
+    array.Set(index, object);
+  }
+  onFaults_.Call({array});
+}
+
+Napi::Value VolumeObject::sizeBytes(const Napi::CallbackInfo& info) {
+  return isOpen(info.Env()) ? number(info.Env(), volume_->sizeBytes()) : info.Env().Undefined();
+}
+
+Napi::Value VolumeObject::logicalBlockBytes(const Napi::CallbackInfo& info) {
+  return isOpen(info.Env()) ? number(info.Env(), volume_->logicalBlockBytes()) : info.Env().Undefined();
+}
+
+Napi::Value VolumeObject::isBlockDevice(const Napi::CallbackInfo& info) {
+  return isOpen(info.Env()) ? Napi::Boolean::New(info.Env(), volume_->isBlockDevice()) : info.Env().Undefined();
+}
+
+Napi::Value VolumeObject::attach(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (!isOpen(env)) return env.Undefined();
+  if (!info[0].IsString()) return throwError(env, Error{"INVALID_ARGUMENT", EINVAL, "attach() needs a mount point"});
+  const std::string mountPoint = info[0].As<Napi::String>().Utf8Value();
+  return callLong<std::string>(
+      env, link_, [volume = volume_, mountPoint] { return volume->attach(mountPoint); },
+      [](Napi::Env inner, std::string& device) -> Napi::Value {
+        Napi::Object object = Napi::Object::New(inner);
+        object.Set("device", device);
+        return object;
+      });
+}
+
+Napi::Value VolumeObject::detach(const Napi::CallbackInfo& info) {
+  if (!isOpen(info.Env())) return info.Env().Undefined();
+  return callLongVoid(info.Env(), link_, [volume = volume_] { return volume->detach(); });
+}
+
+Napi::Value VolumeObject::setJournal(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (!isOpen(env)) return env.Undefined();
+  std::shared_ptr<Journal> journal;
+  if (!info[0].IsNull()) {
+    if (!info[0].IsObject() || !info[0].As<Napi::Object>().InstanceOf(journalClass_.Value())) {
+      return throwError(env, Error{"INVALID_ARGUMENT", EINVAL, "setJournal() needs a journal or null"});
+    }
+    journal = JournalObject::Unwrap(info[0].As<Napi::Object>())->journal();
+    if (journal == nullptr) return throwError(env, Error{"JOURNAL_CLOSED", 0, "the journal is closed"});
+  }
+  const double index = info[1].IsNumber() ? info[1].As<Napi::Number>().DoubleValue() : 0;
+  if (!(index >= 0 && index < kNoVolume)) {
+    return throwError(env, Error{"INVALID_ARGUMENT", EINVAL, "a volume index is 0 to 65534"});
+  }
+  // Moved along, so that the journal counts no user more than the volume once this has ended.
+  auto moved = std::make_shared<std::shared_ptr<Journal>>(std::move(journal));
+  return callLongVoid(env, link_, [volume = volume_, moved, index] {
+    return volume->setJournal(std::move(*moved), static_cast<uint16_t>(index));
+  });
+}
+
+Napi::Value VolumeObject::syncBacking(const Napi::CallbackInfo& info) {
+  if (!isOpen(info.Env())) return info.Env().Undefined();
+  return callLongVoid(info.Env(), link_, [volume = volume_] { return volume->syncBacking(); });
+}
+
+Napi::Value VolumeObject::grant(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (!isOpen(env)) return env.Undefined();
+  if (!info[0].IsArray()) return throwError(env, Error{"INVALID_ARGUMENT", EINVAL, "grant() needs an array"});
+  const auto array = info[0].As<Napi::Array>();
+  std::vector<Grant> grants(array.Length());
+  for (uint32_t index = 0; index < grants.size(); index++) {
+    JsOptions given(array.Get(index));
+    Grant& grant = grants[index];
+    grant.block = static_cast<uint64_t>(given.number("block", 0, blockLimit));
+    grant.mapped = given.flag("mapped");
+    grant.writable = given.flag("writable");
+    if (grant.mapped) {
+      grant.location = static_cast<uint64_t>(given.number("location", 0, blockLimit - 1));
+      grant.copyFrom = given.optionalNumber("copyFrom", -1, blockLimit - 1).value_or(Grant::noCopy);
+    }
+    if (given.error()) return throwError(env, *given.error());
+  }
+  Result<void> granted = volume_->grant(std::move(grants));
+  return granted ? env.Undefined() : throwError(env, granted.error());
+}
+
+Napi::Value VolumeObject::refuse(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (!isOpen(env)) return env.Undefined();
+  if (!info[0].IsArray() || !info[1].IsNumber()) {
+    return throwError(env, Error{"INVALID_ARGUMENT", EINVAL, "refuse() needs an array and an errno"});
+  }
+  const auto array = info[0].As<Napi::Array>();
+  std::vector<uint64_t> blocks(array.Length());
+  for (uint32_t index = 0; index < blocks.size(); index++) {
+    const Napi::Value block = array.Get(index);
+    if (!block.IsNumber()) return throwError(env, Error{"INVALID_ARGUMENT", EINVAL, "a block is a number"});
+    blocks[index] = static_cast<uint64_t>(block.As<Napi::Number>().Int64Value());
+  }
+  Result<void> refused = volume_->refuse(std::move(blocks), info[1].As<Napi::Number>().Int32Value());
+  return refused ? env.Undefined() : throwError(env, refused.error());
+}
+
+Napi::Value VolumeObject::counters(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (!isOpen(env)) return env.Undefined();
+  const VolumeCounters counters = volume_->counters();
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("reads", number(env, counters.reads));
+  object.Set("writes", number(env, counters.writes));
+  object.Set("flushes", number(env, counters.flushes));
+  object.Set("trims", number(env, counters.trims));
+  object.Set("readBytes", number(env, counters.readBytes));
+  object.Set("writtenBytes", number(env, counters.writtenBytes));
+  object.Set("faults", number(env, counters.faults));
+  object.Set("inFlight", number(env, counters.inFlight));
+  object.Set("errors", number(env, counters.errors));
+  return object;
+}
+
+Napi::Value VolumeObject::close(const Napi::CallbackInfo& info) {
+  if (!isOpen(info.Env())) return info.Env().Undefined();
+  return callLongVoid(
+      info.Env(), link_, [volume = volume_] { return volume->close(); },
+      [this](Napi::Env, bool ok) {
+        if (!ok || volume_ == nullptr) return;
+        volume_.reset();
+        onFaults_.Reset();
+        onLost_.Reset();
+        journalClass_.Reset();
+        Unref();
+      });
+}
+
+}  // namespace tidemark

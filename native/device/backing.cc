@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "backing.h"
+
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+
+#include "../sys/holders.h"
+
+namespace tidemark {
+namespace {
+
+constexpr uint32_t sectorBytes = 512;
+constexpr uint32_t maximumLogicalBlockBytes = 4096;
+constexpr size_t zeroBytes = 1 << 20;
+alignas(4096) const unsigned char zeros[zeroBytes] = {};
+
+Error openError(const BackingOptions& options, const struct stat& status, int errnoValue) {
+  switch (errnoValue) {
+    case ENOENT:
+    case ENXIO:
+    case ENODEV:
+      return Error::fromErrno("NOT_FOUND", options.path, errnoValue);
+    case EACCES:
+    case EPERM:
+      return Error::fromErrno("NOT_PERMITTED", options.path, errnoValue);
+    case EROFS:
+      return Error::fromErrno("READ_ONLY", options.path, errnoValue);
+    case EBUSY: {
+      const std::string holders = S_ISBLK(status.st_mode) ? describeDeviceHolders(status.st_rdev) : "";
+      return Error{"DEVICE_BUSY", errnoValue, options.path + " is " + (holders.empty() ? "in use" : holders)};
+    }
+    default:
+      return Error::fromErrno("IO_FAILED", "open " + options.path, errnoValue);
+  }
+}
+
+bool isUnsupported(int errnoValue) {
+  return errnoValue == EOPNOTSUPP || errnoValue == ENOSYS || errnoValue == EINVAL || errnoValue == ENODEV;
+}
+
+int fallocateFully(int fd, int mode, uint64_t offset, uint64_t length) {
+  while (fallocate(fd, mode, static_cast<off_t>(offset), static_cast<off_t>(length)) != 0) {
+    if (errno != EINTR) return errno;
+  }
+  return 0;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Backing>> Backing::open(const BackingOptions& options) {
+  // Looked at before opening: opening a pipe would wait, opening a tape would move it.
+  struct stat status {};
+  if (stat(options.path.c_str(), &status) != 0) return openError(options, status, errno);
+  const bool isBlock = S_ISBLK(status.st_mode);
+  if (!isBlock && !S_ISREG(status.st_mode)) {
+    return Error{"NOT_A_FILE_OR_BLOCK_DEVICE", 0, options.path + " is neither a regular file nor a block device"};
+  }
+  std::unique_ptr<Backing> backing(new Backing());
+  backing->isBlockDevice_ = isBlock;
+  const int flags = (options.readOnly ? O_RDONLY : O_RDWR) | O_CLOEXEC | (options.direct ? O_DIRECT : 0) |
+                    (isBlock ? O_EXCL : 0);
+  backing->fd_.reset(::open(options.path.c_str(), flags));
+  if (!backing->fd_) return openError(options, status, errno);
+  const int fd = backing->fd_.get();
+
+  struct stat opened {};
+  if (fstat(fd, &opened) != 0) return Error::fromErrno("IO_FAILED", "stat " + options.path, errno);
+  if (opened.st_dev != status.st_dev || opened.st_ino != status.st_ino) {
+    return Error{"NOT_FOUND", 0, options.path + " was replaced while it was opened"};
+  }
+  if (isBlock) {
+    uint64_t size = 0;
+    int logical = 0;
+    if (ioctl(fd, BLKGETSIZE64, &size) != 0) return Error::fromErrno("IO_FAILED", "size of " + options.path, errno);
+    if (ioctl(fd, BLKSSZGET, &logical) != 0) return Error::fromErrno("IO_FAILED", "block of " + options.path, errno);
+    backing->sizeBytes_ = size;
+    backing->logicalBlockBytes_ = static_cast<uint32_t>(logical);
+  } else {
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+      const std::string holders = describeFileHolders(opened.st_dev, opened.st_ino, fd);
+      return Error{"DEVICE_BUSY", EBUSY, options.path + " is " + (holders.empty() ? "locked" : holders)};
+    }
+    const std::string loop = loopDeviceOf(opened.st_dev, opened.st_ino);
+    if (!loop.empty()) return Error{"DEVICE_BUSY", EBUSY, options.path + " is the backing file of " + loop};
+    backing->sizeBytes_ = static_cast<uint64_t>(opened.st_size);
+    if (options.direct) {
+      struct statx extended {};
+      if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &extended) == 0 && (extended.stx_mask & STATX_DIOALIGN) != 0 &&
+          extended.stx_dio_offset_align != 0) {
+        backing->logicalBlockBytes_ = extended.stx_dio_offset_align;
+      } else {
+        backing->logicalBlockBytes_ = maximumLogicalBlockBytes;
+      }
+    }
+  }
+  backing->logicalBlockBytes_ = std::clamp(backing->logicalBlockBytes_, sectorBytes, maximumLogicalBlockBytes);
+  backing->sizeBytes_ -= backing->sizeBytes_ % backing->logicalBlockBytes_;
+  return backing;
+}
+
+int Backing::read(uint64_t offset, void* bytes, size_t length) const {
+  auto* at = static_cast<unsigned char*>(bytes);
+  while (length > 0) {
+    const ssize_t got = pread(fd_.get(), at, length, static_cast<off_t>(offset));
+    if (got < 0) {
+      if (errno == EINTR) continue;
+      return errno;
+    }
+    if (got == 0) {
+      std::memset(at, 0, length);
+      return 0;
+    }
+    at += got;
+    offset += static_cast<uint64_t>(got);
+    length -= static_cast<size_t>(got);
+  }
+  return 0;
+}
+
+int Backing::write(uint64_t offset, const void* bytes, size_t length) {
+  const auto* at = static_cast<const unsigned char*>(bytes);
+  while (length > 0) {
+    const ssize_t done = pwrite(fd_.get(), at, length, static_cast<off_t>(offset));
+    if (done < 0) {
+      if (errno == EINTR) continue;
+      return errno;
+    }
+    if (done == 0) return EIO;
+    at += done;
+    offset += static_cast<uint64_t>(done);
+    length -= static_cast<size_t>(done);
+  }
+  return 0;
+}
+
+int Backing::writeZeros(uint64_t offset, uint64_t length) {
+  while (length > 0) {
+    const size_t piece = static_cast<size_t>(std::min<uint64_t>(length, zeroBytes));
+    const int failed = write(offset, zeros, piece);
+    if (failed != 0) return failed;
+    offset += piece;
+    length -= piece;
+  }
+  return 0;
+}
+
+int Backing::trim(uint64_t offset, uint64_t length) {
+  if (length == 0) return 0;
+  // On block devices the kernel answers PUNCH_HOLE only when the device promises zeros afterwards.
+  const int punched = fallocateFully(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length);
+  return isUnsupported(punched) ? zero(offset, length) : punched;
+}
+
+int Backing::zero(uint64_t offset, uint64_t length) {
+  if (length == 0) return 0;
+  const int zeroed = fallocateFully(fd_.get(), FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, offset, length);
+  return isUnsupported(zeroed) ? writeZeros(offset, length) : zeroed;
+}
+
+int Backing::sync() {
+  while (fdatasync(fd_.get()) != 0) {
+    if (errno != EINTR) return errno;
+  }
+  return 0;
+}
+
+int64_t Backing::seek(uint64_t offset, int whence) const {
+  if (offset >= sizeBytes_) return -ENXIO;
+  // lseek moves the descriptor's position, which nothing here uses.
+  const off_t found = lseek(fd_.get(), static_cast<off_t>(offset), whence);
+  if (found >= 0) return found;
+  if (errno == EINVAL || errno == EOPNOTSUPP) {
+    return static_cast<int64_t>(whence == SEEK_DATA ? offset : sizeBytes_);
+  }
+  return -errno;
+}
+
+}  // namespace tidemark

@@ -1,0 +1,343 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fuse_session.h"
+
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/uio.h>
+
+#include <algorithm>
+#include <cassert>
+#include <cstdio>
+
+#include "../sys/mount_point.h"
+
+namespace tidemark {
+namespace {
+
+constexpr size_t pageBytes = 4096;
+/** Requests the kernel may have in flight for asynchronous I/O; the loop driver's queue is 128 deep. */
+constexpr uint16_t maximumBackground = 512;
+/** Attributes never change behind the kernel's back. */
+constexpr uint64_t attributeSeconds = 1 << 30;
+constexpr uint32_t maximumThreads = 16;
+
+/** One page for the request's head and, page-aligned behind it, the payload. */
+class ReceiveBuffer {
+ public:
+  ReceiveBuffer() {
+    void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    memory_ = memory == MAP_FAILED ? nullptr : static_cast<uint8_t*>(memory);
+  }
+  ~ReceiveBuffer() {
+    if (memory_ != nullptr) munmap(memory_, bytes);
+  }
+  ReceiveBuffer(const ReceiveBuffer&) = delete;
+  ReceiveBuffer& operator=(const ReceiveBuffer&) = delete;
+
+  bool ok() const { return memory_ != nullptr; }
+  uint8_t* payload() const { return memory_ + pageBytes; }
+  /** Where a request is received: a WRITE's payload then begins on the page. */
+  uint8_t* head() const { return payload() - kFuseWriteHeadBytes; }
+  static constexpr size_t capacity = kFuseWriteHeadBytes + kFuseTransferBytes;
+
+ private:
+  static constexpr size_t bytes = pageBytes + kFuseTransferBytes;
+  uint8_t* memory_ = nullptr;
+};
+
+bool send(int fd, const iovec* pieces, int count) {
+  for (;;) {
+    if (writev(fd, pieces, count) >= 0) return true;
+    if (errno != EINTR) return false;  // ENOENT: interrupted; ENODEV, EPERM: the connection is gone.
+  }
+}
+
+bool sendStruct(const Reply& reply, const void* body, size_t length) {
+  fuse_out_header header{};
+  header.len = static_cast<uint32_t>(sizeof header + length);
+  header.unique = reply.unique;
+  const iovec pieces[2] = {{&header, sizeof header}, {const_cast<void*>(body), length}};
+  return send(reply.fd, pieces, 2);
+}
+
+template <typename T>
+const T& as(const uint8_t* bytes) {
+  return *reinterpret_cast<const T*>(bytes);
+}
+
+}  // namespace
+
+std::shared_ptr<FuseSession> Reply::keep() const { return session->shared_from_this(); }
+
+bool Reply::finish(int errnoValue) const {
+  fuse_out_header header{};
+  header.len = sizeof header;
+  header.error = -errnoValue;
+  header.unique = unique;
+  const iovec piece{&header, sizeof header};
+  return send(fd, &piece, 1);
+}
+
+bool Reply::written(uint32_t length) const {
+  fuse_write_out body{};
+  body.size = length;
+  return sendStruct(*this, &body, sizeof body);
+}
+
+bool Reply::data(uint8_t* bytes, uint32_t length) const {
+  auto* header = reinterpret_cast<fuse_out_header*>(bytes - sizeof(fuse_out_header));
+  header->len = static_cast<uint32_t>(sizeof *header) + length;
+  header->error = 0;
+  header->unique = unique;
+  const iovec piece{header, header->len};
+  return send(fd, &piece, 1);
+}
+
+Result<std::shared_ptr<FuseSession>> FuseSession::start(FuseSessionOptions options, RequestTarget& target) {
+  assert(options.threads >= 1 && options.threads <= maximumThreads);
+  std::shared_ptr<FuseSession> session(new FuseSession(std::move(options), target));
+  UniqueFd fd(open("/dev/fuse", O_RDWR | O_CLOEXEC));
+  if (!fd) return Error::fromErrno("FUSE_UNAVAILABLE", "open /dev/fuse", errno);
+  session->descriptors_.push_back(std::move(fd));
+  Result<void> mounted = mountFuseFile(session->descriptors_[0].get(), session->options_.mountPoint);
+  if (!mounted) return mounted.error();
+  session->mounted_ = true;
+  // From here on the destructor unmounts.
+  Result<void> negotiated = session->negotiate();
+  if (!negotiated) return negotiated.error();
+  Result<void> opened = session->openDescriptors();
+  if (!opened) return opened.error();
+
+  // The threads take no signals: those are for the thread that runs JavaScript.
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  for (size_t index = 0; index < session->descriptors_.size(); index++) {
+    session->threads_.emplace_back([raw = session.get(), index] { raw->serve(index); });
+  }
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  return session;
+}
+
+FuseSession::~FuseSession() { abort(); }
+
+Result<void> FuseSession::negotiate() {
+  ReceiveBuffer buffer;
+  if (!buffer.ok()) return Error{"FUSE_UNAVAILABLE", ENOMEM, "no memory for the request buffer"};
+  const int fd = descriptors_[0].get();
+  ssize_t got = 0;
+  do {
+    got = ::read(fd, buffer.head(), ReceiveBuffer::capacity);
+  } while (got < 0 && (errno == EINTR || errno == ENOENT));
+  if (got < 0) return Error::fromErrno("FUSE_UNAVAILABLE", "read the kernel's first request", errno);
+  const auto& header = as<fuse_in_header>(buffer.head());
+  const auto& in = as<fuse_init_in>(buffer.head() + sizeof header);
+  if (header.opcode != FUSE_INIT || in.major != FUSE_KERNEL_VERSION || in.minor < kFuseOldestMinor) {
+    return Error{"FUSE_UNAVAILABLE", 0, "the kernel speaks another FUSE protocol; Linux 5.17 or newer is needed"};
+  }
+  const uint64_t offered = in.flags | ((in.flags & FUSE_INIT_EXT) != 0 ? uint64_t{in.flags2} << 32 : 0);
+  const uint64_t wanted = FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_ASYNC_DIO | FUSE_MAX_PAGES | FUSE_INIT_EXT |
+                          FUSE_NO_OPENDIR_SUPPORT | FUSE_HANDLE_KILLPRIV | kFuseHasResend;
+  const uint64_t agreed = offered & wanted;
+  fuse_init_out out{};
+  out.major = FUSE_KERNEL_VERSION;
+  out.minor = kFuseMinor;
+  out.max_readahead = in.max_readahead;
+  out.flags = static_cast<uint32_t>(agreed);
+  out.flags2 = static_cast<uint32_t>(agreed >> 32);
+  out.max_background = maximumBackground;
+  out.congestion_threshold = maximumBackground;
+  out.max_write = kFuseTransferBytes;
+  out.max_pages = kFuseTransferPages;
+  out.time_gran = 1;
+  const Reply reply{this, fd, header.unique};
+  if (!sendStruct(reply, &out, sizeof out)) return Error::fromErrno("FUSE_UNAVAILABLE", "answer INIT", errno);
+  return {};
+}
+
+Result<void> FuseSession::openDescriptors() {
+  while (descriptors_.size() < options_.threads) {
+    UniqueFd fd(open("/dev/fuse", O_RDWR | O_CLOEXEC));
+    if (!fd) return Error::fromErrno("FUSE_UNAVAILABLE", "open /dev/fuse", errno);
+    uint32_t source = static_cast<uint32_t>(descriptors_[0].get());
+    if (ioctl(fd.get(), FUSE_DEV_IOC_CLONE, &source) != 0) {
+      return Error::fromErrno("FUSE_UNAVAILABLE", "clone the FUSE descriptor", errno);
+    }
+    descriptors_.push_back(std::move(fd));
+  }
+  return {};
+}
+
+Result<void> FuseSession::stop() {
+  stopping_ = true;
+  Result<void> unmounted = unmountFuseFile(options_.mountPoint);
+  if (!unmounted) {
+    stopping_ = false;
+    return unmounted;
+  }
+  mounted_ = false;
+  join();
+  return {};
+}
+
+void FuseSession::abort() {
+  stopping_ = true;
+  if (mounted_) forceUnmount(options_.mountPoint);
+  mounted_ = false;
+  join();
+}
+
+void FuseSession::join() {
+  for (std::thread& thread : threads_) thread.join();
+  threads_.clear();
+}
+
+void FuseSession::serve(size_t index) {
+  char title[16];
+  std::snprintf(title, sizeof title, "tm%zu %s", index, options_.name.c_str());
+  pthread_setname_np(pthread_self(), title);
+  // What this thread allocates must never wait for pages that only this volume could write out.
+  prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
+  const int fd = descriptors_[index].get();
+  const ReceiveBuffer buffer;
+  int failed = buffer.ok() ? 0 : ENOMEM;
+  while (failed == 0) {
+    const ssize_t got = ::read(fd, buffer.head(), ReceiveBuffer::capacity);
+    if (got > 0) {
+      dispatch(fd, buffer.head(), buffer.payload(), static_cast<size_t>(got));
+    } else if (errno != EINTR && errno != ENOENT && errno != EAGAIN) {
+      failed = got == 0 ? ENODEV : errno;
+    }
+  }
+  if (stopping_ || lostSaid_.exchange(true)) return;
+  target_.lost(failed == ENODEV ? "the kernel ended the FUSE connection"
+                                : std::string("reading requests failed: ") + std::strerror(failed));
+}
+
+struct fuse_attr FuseSession::attributes() const {
+  struct fuse_attr attributes {};
+  attributes.ino = FUSE_ROOT_ID;
+  attributes.size = options_.sizeBytes;
+  attributes.blocks = options_.sizeBytes / 512;
+  attributes.mode = S_IFREG | (options_.readOnly ? 0400u : 0600u);
+  attributes.nlink = 1;
+  attributes.blksize = pageBytes;
+  return attributes;
+}
+
+void FuseSession::answerAttributes(const Reply& reply, bool isSetattr, const uint8_t* arguments) {
+  if (isSetattr) {
+    const auto& in = as<fuse_setattr_in>(arguments);
+    if ((in.valid & FATTR_SIZE) != 0 && in.size != options_.sizeBytes) {
+      reply.finish(EPERM);
+      return;
+    }
+  }
+  fuse_attr_out out{};
+  out.attr_valid = attributeSeconds;
+  out.attr = attributes();
+  sendStruct(reply, &out, sizeof out);
+}
+
+void FuseSession::discard(const Reply& reply, const fuse_fallocate_in& range) {
+  const bool punch = range.mode == (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE);
+  const bool zero = (range.mode & ~static_cast<uint32_t>(FALLOC_FL_KEEP_SIZE)) == FALLOC_FL_ZERO_RANGE;
+  if (!punch && !zero) {
+    reply.finish(EOPNOTSUPP);
+  } else if (range.offset > options_.sizeBytes || range.length > options_.sizeBytes - range.offset) {
+    reply.finish(EFBIG);
+  } else if (range.length == 0) {
+    reply.finish(0);
+  } else {
+    target_.discard(reply, range.offset, range.length, zero);
+  }
+}
+
+void FuseSession::dispatch(int fd, uint8_t* head, uint8_t* payload, size_t length) {
+  const auto& header = as<fuse_in_header>(head);
+  assert(length >= sizeof header && length == header.len);
+  (void)length;
+  const Reply reply{this, fd, header.unique};
+  const uint8_t* arguments = head + sizeof header;
+  switch (header.opcode) {
+    case FUSE_WRITE: {
+      const auto& in = as<fuse_write_in>(arguments);
+      if (in.size == 0) {
+        reply.written(0);
+      } else if (in.offset > options_.sizeBytes || in.size > options_.sizeBytes - in.offset) {
+        reply.finish(EFBIG);
+      } else {
+        target_.write(reply, in.offset, payload, in.size);
+      }
+      break;
+    }
+    case FUSE_READ: {
+      const auto& in = as<fuse_read_in>(arguments);
+      const uint64_t left = in.offset < options_.sizeBytes ? options_.sizeBytes - in.offset : 0;
+      const auto size = static_cast<uint32_t>(std::min<uint64_t>({in.size, left, kFuseTransferBytes}));
+      if (size == 0) {
+        reply.data(payload, 0);
+      } else {
+        target_.read(reply, in.offset, size, payload);
+      }
+      break;
+    }
+    case FUSE_FSYNC:
+      target_.flush(reply);
+      break;
+    case FUSE_FALLOCATE:
+      discard(reply, as<fuse_fallocate_in>(arguments));
+      break;
+    case FUSE_LSEEK: {
+      const auto& in = as<fuse_lseek_in>(arguments);
+      const int64_t found = target_.seek(in.offset, static_cast<int>(in.whence));
+      if (found < 0) {
+        reply.finish(static_cast<int>(-found));
+      } else {
+        const fuse_lseek_out out{static_cast<uint64_t>(found)};
+        sendStruct(reply, &out, sizeof out);
+      }
+      break;
+    }
+    case FUSE_GETATTR:
+    case FUSE_SETATTR:
+      answerAttributes(reply, header.opcode == FUSE_SETATTR, arguments);
+      break;
+    case FUSE_OPEN: {
+      fuse_open_out out{};
+      out.open_flags = FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES | FOPEN_NOFLUSH;
+      sendStruct(reply, &out, sizeof out);
+      break;
+    }
+    case FUSE_STATFS: {
+      fuse_statfs_out out{};
+      // The loop driver takes bsize for the granularity of discards.
+      out.st.bsize = pageBytes;
+      out.st.frsize = pageBytes;
+      out.st.blocks = options_.sizeBytes / pageBytes;
+      out.st.namelen = 255;
+      sendStruct(reply, &out, sizeof out);
+      break;
+    }
+    case FUSE_FLUSH:
+    case FUSE_RELEASE:
+    case FUSE_ACCESS:
+    case FUSE_DESTROY:
+      reply.finish(0);
+      break;
+    case FUSE_FORGET:
+    case FUSE_BATCH_FORGET:
+      break;  // Never answered.
+    default:
+      // INTERRUPT too: the kernel then stops asking. What is in flight is finished, never cut short.
+      reply.finish(ENOSYS);
+      break;
+  }
+}
+
+}  // namespace tidemark

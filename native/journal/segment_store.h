@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "../sys/result.h"
+#include "../sys/unique_fd.h"
+#include "journal_format.h"
+
+/**
+ * The journal's segment files: made, recycled and synced away from the append path.
+ *
+ * Invariant: a segment has its final name only when its header, its length and its folder entry are durable and its
+ * blocks are allocated and written, so that a store into the mapping cannot fail for want of space.
+ *
+ * Lock `mutex_` guards every list and counter below. It is never held over a system call that can wait for the disk,
+ * and no other lock of the journal is taken under it.
+ */
+namespace tidemark {
+
+/** What touches the disk, replaceable by tests. Each returns like the system call of its name. */
+struct SegmentSystemCalls {
+  std::function<int(int fd)> fdatasync;
+  std::function<int(int fd, uint64_t lengthBytes)> allocate;
+  std::function<int64_t(int fd, const void* bytes, uint64_t length, uint64_t offset)> pwrite;
+};
+
+/** A segment that is mapped, at `memory`, for appending or until it is durable. */
+struct MappedSegment {
+  uint64_t baseLsn = 0;
+  uint8_t* memory = nullptr;
+  uint64_t segmentBytes = 0;
+  UniqueFd fd;
+
+  MappedSegment() = default;
+  ~MappedSegment();
+  MappedSegment(const MappedSegment&) = delete;
+  MappedSegment& operator=(const MappedSegment&) = delete;
+};
+
+class SegmentStore {
+ public:
+  struct Options {
+    std::string directory;
+    JournalId journalId{};
+    uint64_t segmentBytes = 0;
+    uint32_t spareSegments = 1;
+    uint64_t limitBytes = 0;
+    SegmentSystemCalls system;
+    /** No segment is left within the limit and a writer waits for one. Once until segments come back. */
+    std::function<void()> onFull;
+    /** A writer needs a segment and it cannot be made. Called once; the store makes no more. */
+    std::function<void(Error)> onFailed;
+  };
+
+  explicit SegmentStore(Options options);
+  ~SegmentStore();
+
+  /** Map the segment that holds startLsn, making it when absent; later ones become spares. Starts the preparer. */
+  Result<MappedSegment*> open(uint64_t startLsn);
+
+  /** The next segment, waiting for it; null once stopWaiting() was called. One caller at a time. */
+  MappedSegment* next();
+  /** Whoever waits in next(), and every later caller, gets null. */
+  void stopWaiting();
+
+  /** fdatasync, in order, every mapped segment that holds a byte of [from, to). */
+  Result<void> sync(uint64_t fromLsn, uint64_t toLsn);
+  /** Unmap the segments wholly below: they are durable and nobody writes to them any more. */
+  void retire(uint64_t belowLsn);
+  /** Give the files wholly below back. */
+  void trim(uint64_t belowLsn);
+  /** End the preparer, unmap everything. */
+  void close();
+
+  uint64_t segmentCount() const;
+
+ private:
+  Result<std::unique_ptr<MappedSegment>> prepare(uint64_t baseLsn, const std::string& spare);
+  Result<std::unique_ptr<MappedSegment>> map(uint64_t baseLsn, UniqueFd fd);
+  Result<void> writeAll(int fd, const void* bytes, uint64_t length, uint64_t offset);
+  Result<void> writeHeader(int fd, uint64_t baseLsn);
+  Result<void> checkHeader(const std::string& name, uint64_t baseLsn);
+  Result<void> scan(uint64_t startBase);
+  Result<void> syncDirectory();
+  void prepareLoop();
+  std::string setAside(const std::string& name);
+  std::string pathOf(const std::string& name) const;
+  uint64_t fileCount() const;
+
+  const Options options_;
+  const uint64_t limitCount_;
+  UniqueFd directory_;
+
+  mutable std::mutex mutex_;
+  /** Wakes the preparer. */
+  std::condition_variable work_;
+  /** Wakes the appender that waits in next(). */
+  std::condition_variable made_;
+  /** Segments with a final name, by base LSN: open, filled, and ready ones. */
+  std::set<uint64_t> named_;
+  /** Names of spare files, ready to be recycled. */
+  std::vector<std::string> spares_;
+  /** Trimmed: to be set aside as spares or unlinked by the preparer. */
+  std::vector<uint64_t> trimmed_;
+  /** Prepared, not yet appended to, in LSN order. */
+  std::deque<std::unique_ptr<MappedSegment>> ready_;
+  /** Appended to and not yet retired, in LSN order; the last one is open. */
+  std::deque<std::unique_ptr<MappedSegment>> live_;
+  uint64_t nextBase_ = 0;
+  uint64_t spareNumber_ = 0;
+  bool waiting_ = false;
+  bool fullRaised_ = false;
+  bool failed_ = false;
+  bool stopWaiting_ = false;
+  bool stop_ = false;
+  /** Preparing failed; not tried again before something changes (a writer waits, a trim). */
+  bool backOff_ = false;
+
+  std::thread preparer_;
+};
+
+}  // namespace tidemark

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "mount_point.h"
+
+#include <sys/mount.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <memory>
+#include <thread>
+
+#include "holders.h"
+#include "loop_device.h"
+
+namespace tidemark {
+namespace {
+
+constexpr char filesystemType[] = "fuse.tidemark";
+constexpr int maximumUnmountAttempts = 40;
+constexpr auto pause = std::chrono::milliseconds(50);
+/** Mounts stacked on one file by agents that died one after another. */
+constexpr int maximumStackedMounts = 64;
+
+/** The path as the kernel shows it, without touching the last component: a dead mount there answers ENOTCONN. */
+std::string kernelPath(const std::string& file) {
+  const size_t slash = file.find_last_of('/');
+  const std::string folder = slash == std::string::npos ? "." : slash == 0 ? "/" : file.substr(0, slash);
+  const std::string name = slash == std::string::npos ? file : file.substr(slash + 1);
+  const std::unique_ptr<char, void (*)(void*)> real(realpath(folder.c_str(), nullptr), free);
+  const std::string base = real ? real.get() : folder;
+  return base == "/" ? base + name : base + "/" + name;
+}
+
+bool isMounted(const std::string& path) {
+  const std::vector<MountEntry> mounts = listMounts();
+  return std::any_of(mounts.begin(), mounts.end(), [&path](const MountEntry& mount) {
+    return mount.type == filesystemType && mount.mountPoint == path;
+  });
+}
+
+}  // namespace
+
+Result<void> mountFuseFile(int fuseFd, const std::string& mountPoint) {
+  struct stat status;
+  if (stat(mountPoint.c_str(), &status) != 0) return Error::fromErrno("MOUNT_FAILED", mountPoint, errno);
+  if (!S_ISREG(status.st_mode)) return Error{"MOUNT_FAILED", EINVAL, mountPoint + " is not a regular file"};
+  const std::string options =
+      "fd=" + std::to_string(fuseFd) + ",rootmode=100600,user_id=0,group_id=0,default_permissions";
+  if (mount("tidemark", mountPoint.c_str(), filesystemType, MS_NOSUID | MS_NODEV | MS_NOATIME, options.c_str()) == 0) {
+    return {};
+  }
+  return Error::fromErrno("MOUNT_FAILED", "mount on " + mountPoint, errno);
+}
+
+Result<void> unmountFuseFile(const std::string& mountPoint) {
+  for (int attempt = 0; attempt < maximumUnmountAttempts; attempt++) {
+    if (umount2(mountPoint.c_str(), UMOUNT_NOFOLLOW) == 0) return {};
+    if (errno == EINVAL && !isMounted(kernelPath(mountPoint))) return {};
+    if (errno != EBUSY) return Error::fromErrno("MOUNT_FAILED", "unmount " + mountPoint, errno);
+    std::this_thread::sleep_for(pause);
+  }
+  std::string holders;
+  struct stat status;
+  if (stat(mountPoint.c_str(), &status) == 0) holders = describeFileHolders(status.st_dev, status.st_ino);
+  return Error{"DEVICE_BUSY", EBUSY, mountPoint + " is " + (holders.empty() ? "in use" : holders)};
+}
+
+void forceUnmount(const std::string& mountPoint) {
+  umount2(mountPoint.c_str(), MNT_FORCE | MNT_DETACH | UMOUNT_NOFOLLOW);
+}
+
+Result<void> releaseStaleMount(const std::string& mountPoint) {
+  const std::string path = kernelPath(mountPoint);
+  // The loop devices first: while one is bound it keeps the dead filesystem alive.
+  for (const std::string& device : loopDevicesByBackingPath(path)) unbindWhenUnused(device);
+  for (int attempt = 0; attempt < maximumStackedMounts && isMounted(path); attempt++) {
+    if (umount2(path.c_str(), MNT_FORCE | MNT_DETACH | UMOUNT_NOFOLLOW) == 0) continue;
+    if (errno == EINVAL) break;
+    return Error::fromErrno("MOUNT_FAILED", "unmount " + mountPoint, errno);
+  }
+  return {};
+}
+
+}  // namespace tidemark

@@ -1,0 +1,29 @@
+import type { Command } from './command.js'
+import { agentCommands } from './commands/agent.js'
+import { destinationCommands } from './commands/destination.js'
+import { eventsCommands } from './commands/events.js'
+import { inboundCommands } from './commands/inbound.js'
+import { inspectCommands } from './commands/inspect.js'
+import { pairingCommands } from './commands/pairing.js'
+import { streamCommands } from './commands/stream.js'
+import { volumeCommands } from './commands/volume.js'
+
+/** What a group of commands is about. */
+export const groups: Readonly<Record<string, string>> = {
+  volume: 'Block volumes of this machine.',
+  pairing: 'At the destination: let a source in.',
+  destination: 'At the source: where streams go.',
+  stream: 'Mirroring of one or more volumes to a destination.',
+  inbound: 'At the destination: what arrives.',
+}
+
+export const commands: readonly Command[] = [
+  ...agentCommands,
+  ...volumeCommands,
+  ...pairingCommands,
+  ...destinationCommands,
+  ...streamCommands,
+  ...inboundCommands,
+  ...inspectCommands,
+  ...eventsCommands,
+]

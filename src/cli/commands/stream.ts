@@ -1,0 +1,184 @@
+import type { StreamView } from '../../api/agent-operations.js'
+import type { Command, Context, Typed } from '../command.js'
+import { age, bytes, facts, percent, table } from '../text.js'
+import { waitForEpoch, waitForInitialize } from '../wait.js'
+
+const post = ({ agent }: Context, typed: Typed, action: string) =>
+  agent.call<StreamView>({ method: 'POST', path: ['streams', typed.argument('NAME'), action] })
+
+export const streamCommands: Command[] = [
+  {
+    name: 'stream create',
+    arguments: ['NAME'],
+    options: [
+      { flags: '--volume V', summary: 'a volume of the stream; repeat it for a consistency group', kind: 'repeatable' },
+      { flags: '--destination D', summary: 'where it goes', kind: 'required' },
+      { flags: '--epoch TIME', summary: 'how often a recovery point is cut while there are writes (default: 1s)' },
+    ],
+    usage: 'NAME --volume V [--volume W] --destination D [--epoch TIME]',
+    summary: 'Mirror one volume, or several as one consistency group, to a destination.',
+    example: 'tidemark stream create gold --volume data --volume log --destination backup --epoch 1s',
+    run: async ({ agent, terminal }, typed) => {
+      const epoch = typed.option('epoch')
+      const stream = await agent.call<StreamView>({
+        method: 'POST',
+        path: ['streams'],
+        body: {
+          name: typed.argument('NAME'),
+          volumes: typed.options('volume'),
+          destination: typed.option('destination'),
+          ...(epoch === undefined ? {} : { epoch }),
+        },
+      })
+      terminal.result(stream, [
+        `Stream ${stream.name}: ${stream.volumes.join(', ')} to ${stream.destination}. Next: tidemark stream initialize ${stream.name} --wait`,
+      ])
+    },
+  },
+  {
+    name: 'stream initialize',
+    arguments: ['NAME'],
+    options: [{ flags: '--wait', summary: 'return when the first copy is complete' }],
+    usage: 'NAME [--wait]',
+    summary: 'Copy the volumes as they are, while they are in use; afterwards only writes cross.',
+    example: 'tidemark stream initialize gold --wait',
+    run: async (context, typed) => {
+      const started = await post(context, typed, 'initialize')
+      const stream = typed.flag('wait') ? await waitForInitialize(context, started.name) : started
+      context.terminal.result(stream, [`Stream ${stream.name} is ${stream.state}: ${stream.reason}`])
+    },
+  },
+  {
+    name: 'stream status',
+    arguments: ['[NAME]'],
+    options: [],
+    usage: '[NAME]',
+    summary: 'Show one stream in full, or all of them in a table.',
+    example: 'tidemark stream status gold',
+    run: async ({ agent, terminal }, typed) => {
+      const name = typed.optionalArgument('NAME')
+      if (name === undefined) {
+        const streams = await agent.get<StreamView[]>('streams')
+        terminal.result(streams, streamTable(streams))
+      } else {
+        const stream = await agent.get<StreamView>('streams', name)
+        terminal.result(stream, streamFacts(stream))
+      }
+    },
+  },
+  {
+    name: 'stream flush',
+    arguments: ['NAME'],
+    options: [{ flags: '--wait', summary: 'return when everything written before is applied at the destination' }],
+    usage: 'NAME [--wait]',
+    summary: 'Cut a recovery point now and send it.',
+    example: 'tidemark stream flush gold --wait',
+    run: async (context, typed) => {
+      const name = typed.argument('NAME')
+      const cut = await context.agent.call<{ epoch: number; lsn: string }>({
+        method: 'POST',
+        path: ['streams', name, 'flush'],
+      })
+      if (!typed.flag('wait')) {
+        context.terminal.result(cut, [`Stream ${name}: epoch ${cut.epoch} is closed at LSN ${cut.lsn}`])
+        return
+      }
+      const stream = await waitForEpoch(context, name, cut.epoch)
+      context.terminal.result({ ...cut, done: true, stream }, [
+        `Stream ${name}: everything up to epoch ${cut.epoch} (LSN ${cut.lsn}) is applied at ${stream.destination}`,
+      ])
+    },
+  },
+  {
+    name: 'stream pause',
+    arguments: ['NAME'],
+    options: [],
+    usage: 'NAME',
+    summary: 'Stop sending; writes go on and collect.',
+    example: 'tidemark stream pause gold',
+    run: async (context, typed) => {
+      const stream = await post(context, typed, 'pause')
+      context.terminal.result(stream, [
+        `Stream ${stream.name} is paused; writes collect. Go on: tidemark stream resume ${stream.name}`,
+      ])
+    },
+  },
+  {
+    name: 'stream resume',
+    arguments: ['NAME'],
+    options: [],
+    usage: 'NAME',
+    summary: 'Go on sending.',
+    example: 'tidemark stream resume gold',
+    run: async (context, typed) => {
+      const stream = await post(context, typed, 'resume')
+      context.terminal.result(stream, [`Stream ${stream.name} is ${stream.state}: ${stream.reason}`])
+    },
+  },
+  {
+    name: 'stream remove',
+    arguments: ['NAME'],
+    options: [],
+    usage: 'NAME',
+    summary: 'Forget the stream; the volumes and the copy at the destination stay.',
+    example: 'tidemark stream remove gold',
+    run: async ({ agent, terminal }, typed) => {
+      const name = typed.argument('NAME')
+      await agent.call({ method: 'DELETE', path: ['streams', name] })
+      terminal.result({ name, removed: true }, [
+        `Stream ${name} is forgotten. Its volumes and the copy at the destination stay; a new stream begins with a new first copy.`,
+      ])
+    },
+  },
+]
+
+function streamTable(streams: readonly StreamView[]): string[] {
+  if (streams.length === 0)
+    return ['There are no streams. Make one: tidemark stream create NAME --volume V --destination D']
+  return table([
+    ['NAME', 'STATE', 'WAITING', 'OLDEST', 'RATE', 'SENT', 'DESTINATION', 'VOLUMES', 'REASON'],
+    ...streams.map((stream) => [
+      stream.name,
+      stream.state,
+      bytes(stream.waitingBytes),
+      age(stream.oldestUnsentSeconds),
+      `${bytes(stream.bytesPerSecond)}/s`,
+      bytes(stream.counters.sentBytes),
+      stream.destination,
+      stream.volumes.join(','),
+      stream.reason,
+    ]),
+  ])
+}
+
+function streamFacts(stream: StreamView): string[] {
+  const { counters, initialize, lsn, epoch } = stream
+  const progress: [string, string][] = initialize
+    ? [
+        [
+          'First copy',
+          `${bytes(initialize.doneBytes)} of ${bytes(initialize.totalBytes)} (${percent(initialize.doneBytes, initialize.totalBytes)})`,
+        ],
+      ]
+    : []
+  return facts([
+    ['Stream', `${stream.name} (${stream.id})`],
+    ['State', `${stream.state}: ${stream.reason}`],
+    ['Volumes', stream.volumes.join(', ')],
+    ['Destination', stream.destination],
+    ...progress,
+    ['Waiting', bytes(stream.waitingBytes)],
+    ['Oldest unsent', age(stream.oldestUnsentSeconds)],
+    ['Rate', `${bytes(stream.bytesPerSecond)}/s`],
+    ['LSN', `journal ${lsn.journal}, sent ${lsn.sent}, applied ${lsn.applied}`],
+    [
+      'Epoch',
+      `cut ${epoch.cut}, sent ${epoch.sent}, applied ${epoch.applied} (every ${age(stream.epochMs / 1000)}, generation ${stream.generation})`,
+    ],
+    ['Written by hosts', bytes(counters.rawBytes)],
+    ['Folded away', bytes(counters.foldedBytes)],
+    ['Identical, skipped', bytes(counters.identicalBytes)],
+    ['Compressed to', bytes(counters.compressedBytes)],
+    ['Sent', bytes(counters.sentBytes)],
+  ])
+}

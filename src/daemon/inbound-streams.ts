@@ -1,0 +1,170 @@
+import path from 'node:path'
+import type { InboundView } from '../api/agent-operations.js'
+import type { ReportEvent } from '../block/event-log.js'
+import { Pause } from '../block/pause.js'
+import type { StateStore } from '../block/state-store.js'
+import { StorageError } from '../block/storage-error.js'
+import type { WorkerCalls } from '../block/worker-calls.js'
+import { ImageFolder } from '../destage/image-folder.js'
+import { listInbound } from '../destage/inbound-state.js'
+import { InboundStream } from '../destage/inbound-stream.js'
+import { Inbox } from '../destage/inbox.js'
+import { deriveStreamSecret } from '../replication-file/keys.js'
+
+/** A stream that broke is begun again after so long. */
+const restartMs = 5_000
+/** Streams one pairing may bring, at the most. */
+const streamLimit = 1000
+const lookMs = 1000
+
+export interface InboundStreamsOptions {
+  readonly store: StateStore
+  /** Images and arrival buffers, a folder a stream. */
+  readonly directory: string
+  readonly worker: WorkerCalls
+  readonly report: ReportEvent
+}
+
+interface Source {
+  readonly pairing: string
+  readonly secret: Buffer
+  readonly inbox: Inbox
+  readonly pause: Pause
+  readonly streams: Map<string, { readonly stream: InboundStream; readonly images: ImageFolder }>
+}
+
+/** What arrives at this agent: for each pairing an inbox, in it the streams. */
+export class InboundStreams {
+  readonly #options: InboundStreamsOptions
+  readonly #sources = new Map<string, Source>()
+  readonly #stop = new AbortController()
+  readonly #running = new Set<Promise<void>>()
+
+  constructor(options: InboundStreamsOptions) {
+    this.#options = options
+  }
+
+  /** Watch a pairing's folder from now on. */
+  watch(pairing: string, secret: Buffer, inboxDirectory: string): void {
+    const pause = new Pause()
+    const source: Source = {
+      pairing,
+      secret,
+      pause,
+      streams: new Map(),
+      inbox: new Inbox(inboxDirectory, (streamId) => this.arrived(pairing, streamId)),
+    }
+    this.#sources.set(pairing, source)
+    for (const position of listInbound(this.#options.store)) {
+      if (position.pairing === pairing) this.#begin(source, position.streamId)
+    }
+    this.#track(this.#look(source))
+  }
+
+  /** A hint that something is there. */
+  arrived(pairing: string, streamId: string | null): void {
+    const source = this.#sources.get(pairing)
+    const known = streamId === null ? undefined : source?.streams.get(streamId)
+    if (known) known.stream.pause.wake()
+    else source?.pause.wake()
+  }
+
+  list(): InboundView[] {
+    const views: InboundView[] = []
+    for (const { streams } of this.#sources.values()) {
+      for (const { stream, images } of streams.values()) {
+        if (stream.position.generation > 0) views.push(view(stream, images))
+      }
+    }
+    return views.sort((a, b) => a.stream.localeCompare(b.stream))
+  }
+
+  /** By name; by id where two sources use one name. */
+  show(name: string): InboundView {
+    const found = this.list().filter(({ stream, id }) => stream === name || id === name)
+    if (found.length === 1) return found[0]!
+    throw new StorageError(found.length === 0 ? 'NO_SUCH_STREAM' : 'AMBIGUOUS_NAME', {
+      op: 'inbound show',
+      object: name,
+      hint:
+        found.length === 0
+          ? 'Nothing of this name has arrived. See: tidemark inbound list'
+          : `Two sources use this name. Give the id instead: ${found.map(({ id }) => id).join(' or ')}`,
+    })
+  }
+
+  async stop(): Promise<void> {
+    this.#stop.abort()
+    for (const { inbox } of this.#sources.values()) inbox.close()
+    await Promise.all(this.#running)
+  }
+
+  async #look(source: Source): Promise<void> {
+    while (!this.#stop.signal.aborted) {
+      const found = await source.inbox.streams().catch(() => [])
+      for (const streamId of found) {
+        if (!source.streams.has(streamId) && source.streams.size < streamLimit) this.#begin(source, streamId)
+      }
+      await source.pause.wait(lookMs, this.#stop.signal)
+    }
+  }
+
+  #begin(source: Source, streamId: string): void {
+    const { store, directory, worker, report } = this.#options
+    const id = Buffer.from(streamId, 'hex')
+    const own = path.join(directory, `${source.pairing.slice(0, 8)}-${streamId}`)
+    const images = new ImageFolder(path.join(own, 'images'))
+    const stream = new InboundStream({
+      pairingId: Buffer.from(source.pairing, 'hex'),
+      streamId: id,
+      secret: deriveStreamSecret(source.secret, id),
+      store,
+      directory: own,
+      images,
+      inbox: source.inbox,
+      worker,
+      report,
+    })
+    source.streams.set(streamId, { stream, images })
+    this.#track(this.#keepRunning(stream))
+  }
+
+  /** A broken invariant stops this stream for a while, never another. */
+  async #keepRunning(stream: InboundStream): Promise<void> {
+    while (!this.#stop.signal.aborted) {
+      try {
+        await stream.run(this.#stop.signal)
+      } catch (error) {
+        const text = error instanceof Error ? (error.stack ?? error.message) : String(error)
+        const object = stream.position.stream
+        this.#options.report({ severity: 'error', code: 'DESTAGE_FAILED', object, text })
+        await new Pause().wait(restartMs, this.#stop.signal)
+      }
+    }
+  }
+
+  #track(work: Promise<void>): void {
+    const tracked = work.finally(() => this.#running.delete(tracked))
+    this.#running.add(tracked)
+  }
+}
+
+function view(stream: InboundStream, images: ImageFolder): InboundView {
+  const { position } = stream
+  return {
+    stream: position.stream,
+    id: position.streamId,
+    pairing: position.pairing,
+    ...stream.status(),
+    generation: position.generation,
+    appliedEpoch: position.appliedEpoch,
+    appliedLsn: position.appliedLsn,
+    appliedTime: position.appliedTimeMs > 0 ? new Date(position.appliedTimeMs).toISOString() : null,
+    waitingFiles: stream.waitingFiles,
+    volumes: position.volumes.map((volume) => ({
+      name: volume.name,
+      path: images.path(volume),
+      sizeBytes: volume.sizeBytes,
+    })),
+  }
+}

@@ -1,0 +1,170 @@
+import { stat } from 'node:fs/promises'
+import { isIP } from 'node:net'
+import { hostname, networkInterfaces } from 'node:os'
+import path from 'node:path'
+import type { CreatePairing } from '../api/agent-operations.js'
+import type { ReportEvent } from '../block/event-log.js'
+import type { StateStore } from '../block/state-store.js'
+import { StorageError } from '../block/storage-error.js'
+import { type Certificate, fingerprintOf, makeCertificate } from '../transport/certificate.js'
+import { parseFtpUrl } from '../transport/ftp-url.js'
+import { type Receiver, startReceiver } from '../transport/https-receiver.js'
+import { type Endpoint, newPairing, type Pairing } from '../transport/pairing.js'
+import { bearerToken } from '../transport/pairing-keys.js'
+import { formatPairing, parsePairing } from '../transport/pairing-string.js'
+import type { InboundStreams } from './inbound-streams.js'
+import type { SecretFiles } from './secret-files.js'
+
+const defaultPort = 7443
+const listenKey = 'agent/listen'
+
+export interface PairingsOptions {
+  readonly store: StateStore
+  readonly pairingSecrets: SecretFiles
+  readonly ownSecrets: SecretFiles
+  readonly inbound: InboundStreams
+  /** Files of https pairings arrive here. */
+  readonly inboxDirectory: string
+  /** HOST:PORT of the configuration. */
+  readonly listen: string | undefined
+  readonly report: ReportEvent
+}
+
+interface StoredPairing {
+  readonly pairing: string
+  /** The folder its files arrive in. */
+  readonly inbox: string
+}
+
+/** The pairings this agent gave out, and the listener that serves those over https. */
+export class Pairings {
+  readonly #options: PairingsOptions
+  readonly #tokens = new Map<string, string>()
+  #certificate: Certificate | undefined
+  #receiver: Receiver | undefined
+  #address: { readonly host: string; readonly port: number } | undefined
+
+  constructor(options: PairingsOptions) {
+    this.#options = options
+  }
+
+  /** Where sources reach this agent, or null. */
+  get listening(): string | null {
+    return this.#address ? `${this.#address.host}:${this.#address.port}` : null
+  }
+
+  async open(): Promise<void> {
+    const own = await this.#options.ownSecrets.readAll()
+    const stored = own.get('certificate.json')
+    this.#certificate = stored === undefined ? await this.#makeCertificate() : (JSON.parse(stored) as Certificate)
+    for (const text of (await this.#options.pairingSecrets.readAll()).values()) {
+      const { pairing, inbox } = JSON.parse(text) as StoredPairing
+      this.#admit(parsePairing(pairing), inbox)
+    }
+    const listen = this.#options.listen ?? this.#options.store.get<string>(listenKey)
+    if (listen !== undefined) await this.#listen(parseAddress(listen))
+  }
+
+  async create(request: CreatePairing): Promise<{ pairing: string }> {
+    const { endpoint, root } = await this.#endpoint(request)
+    const pairing = newPairing(endpoint)
+    const id = pairing.id.toString('hex')
+    const inbox = path.join(root, id)
+    const text = formatPairing(pairing)
+    await this.#options.pairingSecrets.write(id, JSON.stringify({ pairing: text, inbox } satisfies StoredPairing))
+    this.#admit(pairing, inbox)
+    this.#options.report({
+      severity: 'info',
+      code: 'PAIRING_CREATED',
+      object: id.slice(0, 8),
+      text: `over ${endpoint.kind}, arriving in ${inbox}`,
+    })
+    return { pairing: text }
+  }
+
+  async close(): Promise<void> {
+    await this.#receiver?.close()
+  }
+
+  async #endpoint(request: CreatePairing): Promise<{ endpoint: Endpoint; root: string }> {
+    if (request.kind === 'folder') {
+      await mustBeFolder(request.directory)
+      return { endpoint: { kind: 'folder', directory: request.directory }, root: request.directory }
+    }
+    if (request.kind === 'ftp') {
+      await mustBeFolder(request.inbox)
+      return { endpoint: parseFtpUrl(request.url), root: request.inbox }
+    }
+    const wanted = request.listen ?? this.listening ?? `${reachableHost()}:${defaultPort}`
+    const address = await this.#listen(parseAddress(wanted))
+    const fingerprint = fingerprintOf(this.#certificate!.cert)
+    return { endpoint: { kind: 'https', ...address, fingerprint }, root: this.#options.inboxDirectory }
+  }
+
+  #admit(pairing: Pairing, inbox: string): void {
+    const id = pairing.id.toString('hex')
+    if (pairing.endpoint.kind === 'https') this.#tokens.set(id, bearerToken(pairing))
+    this.#options.inbound.watch(id, pairing.secret, inbox)
+  }
+
+  /** One listener an agent; asked for again at the same address it is the one that runs. */
+  async #listen(wanted: { host: string; port: number }): Promise<{ host: string; port: number }> {
+    if (this.#address) {
+      const same = wanted.host === this.#address.host && (wanted.port === this.#address.port || wanted.port === 0)
+      if (same) return this.#address
+      throw new StorageError('ALREADY_LISTENING', {
+        op: 'pairing create',
+        object: `${wanted.host}:${wanted.port}`,
+        hint: `This agent listens on ${this.listening} for all its pairings. Leave --listen out, or name that.`,
+      })
+    }
+    const { inbound, inboxDirectory, report, store } = this.#options
+    this.#receiver = await startReceiver({
+      // A name stands for whatever address others find under it: listen on all of them.
+      host: isIP(wanted.host) ? wanted.host : '::',
+      port: wanted.port,
+      certificate: this.#certificate!,
+      inbox: inboxDirectory,
+      authorize: (pairingId) => this.#tokens.get(pairingId),
+      onArrival: (pairingId, folder) => inbound.arrived(pairingId, folder),
+      report,
+    })
+    this.#address = { host: wanted.host, port: this.#receiver.port }
+    await store.put({ [listenKey]: this.listening })
+    return this.#address
+  }
+
+  async #makeCertificate(): Promise<Certificate> {
+    const certificate = await makeCertificate()
+    await this.#options.ownSecrets.write('certificate.json', JSON.stringify(certificate))
+    return certificate
+  }
+}
+
+/** `host:port`, `[v6]:port`. @throws StorageError BAD_ADDRESS */
+function parseAddress(text: string): { host: string; port: number } {
+  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9.-]+)):(\d{1,5})$/.exec(text)
+  const port = Number(match?.[3])
+  if (match && port <= 65535) return { host: match[1] ?? match[2]!, port }
+  throw new StorageError('BAD_ADDRESS', {
+    op: 'pairing create',
+    object: JSON.stringify(text.slice(0, 100)),
+    hint: 'Give HOST:PORT as sources reach it, such as backup.example:7443 or 192.0.2.7:7443.',
+  })
+}
+
+/** An address of this machine that others may reach. */
+function reachableHost(): string {
+  const addresses = Object.values(networkInterfaces()).flatMap((entries) => entries ?? [])
+  return addresses.find(({ internal, family }) => !internal && family === 'IPv4')?.address ?? hostname()
+}
+
+async function mustBeFolder(directory: string): Promise<void> {
+  const facts = await stat(directory).catch(() => undefined)
+  if (facts?.isDirectory()) return
+  throw new StorageError('NOT_FOUND', {
+    op: 'pairing create',
+    object: directory,
+    hint: 'There is no such folder on this machine. Make it first.',
+  })
+}

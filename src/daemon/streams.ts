@@ -1,0 +1,173 @@
+import { randomBytes } from 'node:crypto'
+import path from 'node:path'
+import type { StreamView } from '../api/agent-operations.js'
+import type { ReportEvent } from '../block/event-log.js'
+import { checkName } from '../block/names.js'
+import type { StateStore } from '../block/state-store.js'
+import { StorageError } from '../block/storage-error.js'
+import type { WorkerCalls } from '../block/worker-calls.js'
+import type { Intercept } from '../intercept/addon.js'
+import { SourceStream } from '../replication/source-stream.js'
+import type { StreamDefinition } from '../replication/stream-state.js'
+import { deriveStreamSecret } from '../replication-file/keys.js'
+import type { AgentConfig } from './config.js'
+import type { Destinations } from './destinations.js'
+import type { Volumes } from './volumes.js'
+
+const defaultEpochMs = 1000
+
+export interface StreamsOptions {
+  readonly store: StateStore
+  readonly intercept: Intercept
+  readonly config: AgentConfig
+  readonly volumes: Volumes
+  readonly destinations: Destinations
+  readonly packer: WorkerCalls
+  readonly report: ReportEvent
+}
+
+export interface NewStream {
+  readonly name: string
+  readonly volumes: readonly string[]
+  readonly destination: string
+  readonly epochMs?: number
+}
+
+/** The streams this agent sends, by name. */
+export class Streams {
+  readonly #options: StreamsOptions
+  readonly #streams = new Map<string, SourceStream>()
+
+  constructor(options: StreamsOptions) {
+    this.#options = options
+  }
+
+  /** Recover and go on, each stream for itself: one that cannot says so in its state and holds its volumes back. */
+  async open(): Promise<void> {
+    for (const { value } of this.#options.store.list<StreamDefinition>('stream/')) {
+      await this.#admit(value)
+        .start()
+        .catch(() => undefined)
+    }
+  }
+
+  get(name: string): SourceStream {
+    const stream = this.#streams.get(name)
+    if (stream) return stream
+    throw new StorageError('NO_SUCH_STREAM', { op: 'stream', object: name, hint: 'See: tidemark stream status' })
+  }
+
+  all(): SourceStream[] {
+    return [...this.#streams.values()].sort((a, b) => a.definition.name.localeCompare(b.definition.name))
+  }
+
+  /** The stream that records this volume, if any. */
+  ofVolume(name: string): SourceStream | undefined {
+    return this.all().find(({ definition }) => definition.volumes.some((volume) => volume.name === name))
+  }
+
+  toDestination(name: string): SourceStream[] {
+    return this.all().filter(({ definition }) => definition.destination === name)
+  }
+
+  async create(given: NewStream): Promise<SourceStream> {
+    checkName('stream', given.name)
+    if (this.#streams.has(given.name)) throw this.#refuse('ALREADY_EXISTS', given.name, 'Choose another name.')
+    if (new Set(given.volumes).size !== given.volumes.length || given.volumes.length === 0) {
+      throw this.#refuse('BAD_REQUEST', given.name, 'Name each volume once, and at least one.')
+    }
+    const volumes = given.volumes.map((name, index) => {
+      const { path: backing, sizeBytes } = this.#options.volumes.get(name).definition
+      const other = this.ofVolume(name)
+      if (other) throw this.#refuse('VOLUME_IN_USE', name, `It belongs to the stream ${other.definition.name} already.`)
+      return { index, name, path: backing, sizeBytes }
+    })
+    this.#options.destinations.get(given.destination)
+    const definition: StreamDefinition = {
+      name: given.name,
+      id: randomBytes(16).toString('hex'),
+      destination: given.destination,
+      epochMs: given.epochMs ?? defaultEpochMs,
+      volumes,
+      paused: false,
+    }
+    await this.#record(definition)
+    return this.#admit(definition)
+  }
+
+  async setPaused(name: string, paused: boolean): Promise<SourceStream> {
+    const stream = this.get(name)
+    await this.#record({ ...stream.definition, paused })
+    await stream.setPaused(paused)
+    return stream
+  }
+
+  async remove(name: string): Promise<void> {
+    const stream = this.get(name)
+    // The definition goes first: what is left of the rest is swept when a stream of this name is made again.
+    await this.#options.store.remove([`stream/${name}`])
+    this.#streams.delete(name)
+    await stream.remove()
+  }
+
+  async stop(): Promise<void> {
+    for (const stream of this.all()) await stream.stop()
+  }
+
+  view(stream: SourceStream): StreamView {
+    const { definition, position } = stream
+    const { name, id, destination, volumes, epochMs } = definition
+    const { state, reason } = stream.status()
+    return {
+      name,
+      id,
+      destination,
+      volumes: volumes.map((volume) => volume.name),
+      epochMs,
+      state,
+      reason,
+      waitingBytes: stream.waitingBytes,
+      oldestUnsentSeconds: Math.round(stream.oldestUnsentSeconds * 1000) / 1000,
+      bytesPerSecond: stream.bytesPerSecond,
+      lsn: { journal: stream.journalLsn.toString(), sent: stream.sentLsn, applied: position.appliedLsn },
+      epoch: { cut: position.cutEpoch, sent: position.sentEpoch, applied: position.appliedEpoch },
+      generation: position.generation,
+      initialize: state === 'initializing' ? stream.copyProgress() : null,
+      counters: position.counters,
+    }
+  }
+
+  #admit(definition: StreamDefinition): SourceStream {
+    const { store, intercept, config, volumes, destinations, packer, report } = this.#options
+    const { pairing, transport } = destinations.get(definition.destination)
+    const directory = path.join(config.bufferDirectory, `${definition.name}-${definition.id.slice(0, 8)}`)
+    const stream = new SourceStream({
+      definition,
+      volumes: definition.volumes.map(({ name }) => volumes.get(name)),
+      pairingId: pairing.id,
+      secret: deriveStreamSecret(pairing.secret, Buffer.from(definition.id, 'hex')),
+      store,
+      journal: {
+        directory: path.join(directory, 'journal'),
+        intercept,
+        segmentBytes: config.segmentBytes,
+        limitBytes: config.journalLimitBytes,
+      },
+      bufferDirectory: path.join(directory, 'files'),
+      bufferLimitBytes: config.bufferLimitBytes,
+      transport,
+      packer,
+      report,
+    })
+    this.#streams.set(definition.name, stream)
+    return stream
+  }
+
+  async #record(definition: StreamDefinition): Promise<void> {
+    await this.#options.store.put({ [`stream/${definition.name}`]: definition })
+  }
+
+  #refuse(code: string, object: string, hint: string): StorageError {
+    return new StorageError(code, { op: 'stream create', object, hint })
+  }
+}

@@ -1,0 +1,33 @@
+import { randomBytes } from 'node:crypto'
+import { constants } from 'node:fs'
+import { lstat, open, rename, rm } from 'node:fs/promises'
+import path from 'node:path'
+import { ACKNOWLEDGEMENT_NAME, type Acknowledgement, sealAcknowledgement } from '../replication-file/acknowledgement.js'
+import { TEMPORARY_SUFFIX } from '../transport/transport.js'
+
+/**
+ * Put the acknowledgement into the stream's folder, as a whole, readable for whoever owns the folder (an FTP server's
+ * user). Not synced: what it says is durable elsewhere, and a lost one is written again.
+ */
+export async function writeAcknowledgement(
+  folder: string,
+  value: Acknowledgement,
+  secret: Buffer,
+  streamId: Buffer,
+): Promise<void> {
+  const owner = await lstat(folder)
+  const temporary = path.join(folder, `${ACKNOWLEDGEMENT_NAME}-${randomBytes(6).toString('hex')}${TEMPORARY_SUFFIX}`)
+  try {
+    const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW
+    const handle = await open(temporary, flags, 0o600)
+    try {
+      await handle.writeFile(sealAcknowledgement(value, secret, streamId))
+      await handle.chown(owner.uid, owner.gid)
+    } finally {
+      await handle.close()
+    }
+    await rename(temporary, path.join(folder, ACKNOWLEDGEMENT_NAME))
+  } finally {
+    await rm(temporary, { force: true })
+  }
+}

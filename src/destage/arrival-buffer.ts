@@ -1,0 +1,80 @@
+import { open, readdir, rename, rm } from 'node:fs/promises'
+import path from 'node:path'
+import { makeFolder, syncDirectory, writeDurably } from '../block/durable-file.js'
+import { errnoOf } from '../block/storage-error.js'
+import { parsePartFileName } from '../replication-file/part-file-name.js'
+import { readArrival } from './arrival-file.js'
+
+/** Files set aside that are kept for a look, the newest. */
+const setAsideLimit = 20
+
+/**
+ * One stream's private folder: what arrived and is not applied yet, and what was refused. A file that is here survives
+ * a power cut once settle() has returned.
+ */
+export class ArrivalBuffer {
+  readonly #held: string
+  readonly #refused: string
+  #unsettled: string[] = []
+
+  constructor(directory: string) {
+    this.#held = path.join(directory, 'arrival')
+    this.#refused = path.join(directory, 'refused')
+  }
+
+  /** Names left by an earlier run. */
+  async open(): Promise<string[]> {
+    await makeFolder(this.#refused)
+    return (await readdir(await makeFolder(this.#held))).filter((name) => parsePartFileName(name)).sort()
+  }
+
+  file(name: string): string {
+    return path.join(this.#held, name)
+  }
+
+  /** Move a file here from a folder others may write to. */
+  async take(from: string, name: string): Promise<string> {
+    const to = this.file(name)
+    try {
+      await rename(from, to)
+    } catch (error) {
+      if (errnoOf(error) !== 'EXDEV') throw error
+      // Another file system: read once through no link, then forget the original.
+      await writeDurably(to, readArrival(from))
+      await rm(from, { force: true })
+    }
+    this.#unsettled.push(to)
+    return to
+  }
+
+  /** Everything taken so far is durable, names included. */
+  async settle(): Promise<void> {
+    const files = this.#unsettled
+    if (files.length === 0) return
+    this.#unsettled = []
+    for (const file of files) {
+      const handle = await open(file, 'r').catch(() => undefined)
+      try {
+        await handle?.sync()
+      } finally {
+        await handle?.close()
+      }
+    }
+    await syncDirectory(this.#held)
+  }
+
+  async remove(name: string): Promise<void> {
+    await rm(this.file(name), { force: true, recursive: true })
+  }
+
+  /** Out of the way, kept for the administrator; the oldest of many are dropped. Returns where it lies. */
+  async setAside(name: string, nowMs = Date.now()): Promise<string> {
+    const place = path.join(this.#refused, `${nowMs}-${name}`)
+    await rename(this.file(name), place)
+    const kept = (await readdir(this.#refused)).sort()
+    for (const old of kept.slice(0, -setAsideLimit)) {
+      await rm(path.join(this.#refused, old), { force: true, recursive: true })
+    }
+    return place
+  }
+}

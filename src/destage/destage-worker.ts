@@ -1,0 +1,123 @@
+import assert from 'node:assert/strict'
+import { StorageError } from '../block/storage-error.js'
+import { epochNumber } from '../block/units.js'
+import { serveCalls } from '../block/worker-calls.js'
+import { type DecodedPart, decodePart } from '../replication-file/decode-part.js'
+import type { PartRecord } from '../replication-file/part.js'
+import { Backing } from '../volume/backing.js'
+import { readArrival } from './arrival-file.js'
+import type { ApplyJob, ApplyResult, Declaration, VerifyJob, VerifyResult } from './destage-job.js'
+
+/** Parts verified a moment ago and most likely applied next: kept opened. */
+const recentLimitBytes = 64 * 1024 * 1024
+const recent = new Map<string, DecodedPart>()
+let recentBytes = 0
+
+/** Whether the file is a whole part of this stream, and where it belongs. */
+function verify(job: VerifyJob): VerifyResult {
+  const decoded = decodePart(readArrival(job.file), Buffer.from(job.secret), {
+    name: job.file,
+    expected: { pairingId: Buffer.from(job.pairingId), streamId: Buffer.from(job.streamId) },
+  })
+  remember(job.file, decoded)
+  const { generation, epoch, part, partCount, initializing, rawLength } = decoded.header
+  const declarations = decoded.records.flatMap((record): Declaration[] =>
+    record.kind === 'volume'
+      ? [{ index: record.volume, stream: record.stream, name: record.name, sizeBytes: record.sizeBytes }]
+      : [],
+  )
+  return { generation, epoch, part, partCount, initializing, rawBytes: rawLength, declarations }
+}
+
+/**
+ * Apply whole epochs. Everything is opened and checked, the chain of tags included, before the first byte is written;
+ * the images are durable when this returns. Applying the same epochs again gives the same images.
+ */
+function apply(job: ApplyJob): ApplyResult {
+  const parts = openChain(job)
+  const images = new Map(job.images.map((image) => [image.index, image]))
+  for (const { header, records } of parts) {
+    for (const record of records) checkInside(record, images, `epoch ${header.epoch} part ${header.part}`)
+  }
+  const backings = new Map<number, Backing>()
+  let writtenBytes = 0
+  try {
+    for (const { index, path } of job.images) backings.set(index, new Backing(path, 'write'))
+    for (const { records } of parts) for (const record of records) writtenBytes += applyRecord(record, backings)
+    for (const backing of backings.values()) backing.sync()
+  } finally {
+    for (const backing of backings.values()) backing.close()
+  }
+  const last = parts.at(-1)
+  assert(last, 'an apply of nothing')
+  const { endLsn, lastTimeNs } = last.header
+  return { tag: last.tag, endLsn, lastTimeNs, writtenBytes }
+}
+
+function openChain(job: ApplyJob): DecodedPart[] {
+  const parts: DecodedPart[] = []
+  let previousTag: Buffer = Buffer.from(job.previousTag)
+  job.epochs.forEach((files, index) => {
+    files.forEach((file, part) => {
+      const decoded = take(file) ?? decodePart(readArrival(file), Buffer.from(job.secret), { name: file })
+      const { header } = decoded
+      assert(header.epoch === epochNumber(job.firstEpoch + index) && header.part === part, `${file} is out of order`)
+      assert(header.partCount === files.length && header.generation === job.generation, `${file} is out of place`)
+      if (!header.previousTag.equals(previousTag)) throw forked(file)
+      previousTag = decoded.tag
+      parts.push(decoded)
+    })
+  })
+  return parts
+}
+
+function applyRecord(record: PartRecord, backings: ReadonlyMap<number, Backing>): number {
+  if (record.kind === 'volume' || record.kind === 'marker') return 0
+  const backing = backings.get(record.volume)
+  assert(backing)
+  if (record.kind === 'write') backing.write(record.offset, record.payload)
+  else backing.zero(record.offset, record.lengthBytes)
+  return record.kind === 'write' ? record.payload.length : 0
+}
+
+function checkInside(record: PartRecord, images: ReadonlyMap<number, { sizeBytes: number }>, where: string): void {
+  if (record.kind === 'marker' || record.kind === 'volume') return
+  const image = images.get(record.volume)
+  if (image && record.offset + record.lengthBytes <= image.sizeBytes) return
+  throw new StorageError('OUTSIDE_VOLUME', {
+    op: 'destage',
+    object: where,
+    cause: image ? `offset ${record.offset} + ${record.lengthBytes}` : `volume ${record.volume} was never declared`,
+    hint: 'The source sent what no volume of this stream can hold. Initialize the stream again at the source.',
+  })
+}
+
+function forked(file: string): StorageError {
+  return new StorageError('SEQUENCE_FORK', {
+    op: 'destage',
+    object: file,
+    hint: 'It does not follow what was applied last: the source was restored from an old image, or is another machine. Initialize the stream again at the source.',
+  })
+}
+
+function remember(file: string, decoded: DecodedPart): void {
+  const bytes = decoded.header.rawLength
+  if (recentBytes + bytes > recentLimitBytes) return
+  take(file)
+  recent.set(file, decoded)
+  recentBytes += bytes
+}
+
+function take(file: string): DecodedPart | undefined {
+  const decoded = recent.get(file)
+  if (decoded) recentBytes -= decoded.header.rawLength
+  recent.delete(file)
+  return decoded
+}
+
+/** The file is gone or replaced. */
+function forget(file: string): void {
+  take(file)
+}
+
+serveCalls({ verify, apply, forget })

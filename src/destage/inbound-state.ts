@@ -1,0 +1,72 @@
+import type { StateStore } from '../block/state-store.js'
+
+export interface InboundVolume {
+  readonly index: number
+  readonly name: string
+  readonly sizeBytes: number
+}
+
+/** What the destination knows of one arriving stream; durable before anything is told to the source. */
+export interface InboundPosition {
+  readonly pairing: string
+  readonly streamId: string
+  /** The name its source gave it. */
+  readonly stream: string
+  readonly generation: number
+  readonly appliedEpoch: number
+  readonly appliedLsn: string
+  /** Of the last part applied, hexadecimal. */
+  readonly lastTag: string
+  /** The images of this generation are in place of the ones before. */
+  readonly consistent: boolean
+  /** Milliseconds since 1970 at the source, of the last write applied; 0: none. */
+  readonly appliedTimeMs: number
+  /** Epochs up to this one may have been applied in part: they are applied again before anything else. */
+  readonly intent: number
+  readonly volumes: readonly InboundVolume[]
+  /** Of the next acknowledgement. */
+  readonly sequence: number
+}
+
+export class InboundState {
+  readonly #store: StateStore
+  readonly #key: string
+  #position: InboundPosition
+
+  constructor(store: StateStore, pairing: string, streamId: string) {
+    this.#store = store
+    this.#key = inboundKey(pairing, streamId)
+    this.#position = store.get<InboundPosition>(this.#key) ?? {
+      pairing,
+      streamId,
+      stream: streamId,
+      generation: 0,
+      appliedEpoch: 0,
+      appliedLsn: '0',
+      lastTag: '00'.repeat(16),
+      consistent: false,
+      appliedTimeMs: 0,
+      intent: 0,
+      volumes: [],
+      sequence: 1,
+    }
+  }
+
+  get position(): InboundPosition {
+    return this.#position
+  }
+
+  async move(change: Partial<InboundPosition>): Promise<void> {
+    this.#position = { ...this.#position, ...change }
+    await this.#store.put({ [this.#key]: this.#position })
+  }
+}
+
+export function inboundKey(pairing: string, streamId: string): string {
+  return `inbound/${pairing}/${streamId}`
+}
+
+/** Every stream that ever began to arrive. */
+export function listInbound(store: StateStore): InboundPosition[] {
+  return store.list<InboundPosition>('inbound/').map(({ value }) => value)
+}

@@ -1,0 +1,351 @@
+import assert from 'node:assert/strict'
+import type { ReportEvent } from '../block/event-log.js'
+import { isName } from '../block/names.js'
+import { Pause } from '../block/pause.js'
+import type { StateStore } from '../block/state-store.js'
+import { StorageError } from '../block/storage-error.js'
+import { sectorBytes } from '../block/units.js'
+import type { WorkerCalls } from '../block/worker-calls.js'
+import { WANTED_LIMIT } from '../replication-file/acknowledgement.js'
+import { parsePartFileName, partFileName } from '../replication-file/part-file-name.js'
+import { writeAcknowledgement } from './acknowledgement-writer.js'
+import { ArrivalBuffer } from './arrival-buffer.js'
+import type { ApplyJob, ApplyResult, Declaration, VerifyJob, VerifyResult } from './destage-job.js'
+import type { ImageFolder } from './image-folder.js'
+import { type InboundPosition, InboundState, type InboundVolume } from './inbound-state.js'
+import type { Inbox, InboxFile } from './inbox.js'
+import { type BatchLimits, type HeldPart, planSequence } from './sequencer.js'
+
+/** A gap is told to the source after so long: files may still be on their way. */
+const gapGraceMs = 2_000
+const retryMs = 2_000
+/** Files taken from the inbox in one turn. */
+const intakeLimit = 32
+/** Epochs beyond the applied one that are taken in: what bounds memory. */
+const windowEpochs = 4096
+const volumeLimit = 1024
+
+export interface InboundStreamOptions {
+  readonly pairingId: Buffer
+  readonly streamId: Buffer
+  readonly secret: Buffer
+  readonly store: StateStore
+  /** Private folder of this stream: arrivals, refused files. */
+  readonly directory: string
+  readonly images: ImageFolder
+  readonly inbox: Inbox
+  readonly worker: WorkerCalls
+  readonly report: ReportEvent
+  readonly limits?: BatchLimits
+  /** Awaited after every batch of epochs that was applied; for tests that look at every epoch. */
+  readonly onApplied?: (position: InboundPosition) => Promise<void>
+}
+
+type Held = HeldPart & { readonly declarations: readonly Declaration[] }
+type InboundStateName = 'initializing' | 'consistent' | 'applying' | 'stalled' | 'failed'
+
+/** The destination side of one stream: takes in what arrives, applies it in order, tells the source. */
+export class InboundStream {
+  readonly pause = new Pause()
+  readonly #options: InboundStreamOptions
+  readonly #state: InboundState
+  readonly #arrivals: ArrivalBuffer
+  readonly #held = new Map<string, Held>()
+  /** Damaged parts to be sent again, by place. */
+  readonly #refused = new Map<string, { readonly epoch: number; readonly part: number }>()
+  readonly #foreign = new Set<string>()
+  #missing: readonly { readonly epoch: number; readonly part: number }[] = []
+  #gapSinceMs: number | null = null
+  #applying = false
+  /** What keeps the next epoch from being applied; null: nothing. */
+  #obstacle: StorageError | null = null
+  #told = ''
+
+  constructor(options: InboundStreamOptions) {
+    this.#options = options
+    this.#state = new InboundState(options.store, options.pairingId.toString('hex'), options.streamId.toString('hex'))
+    this.#arrivals = new ArrivalBuffer(options.directory)
+  }
+
+  get position(): InboundPosition {
+    return this.#state.position
+  }
+
+  get waitingFiles(): number {
+    return this.#held.size
+  }
+
+  status(): { state: InboundStateName; reason: string } {
+    const { generation, appliedEpoch, consistent, intent } = this.position
+    if (this.#obstacle) {
+      const state = this.#obstacle.retry === 'never' ? 'failed' : 'stalled'
+      return { state, reason: `${this.#obstacle.code}: ${this.#obstacle.hint}` }
+    }
+    const first = this.#wanted()[0]
+    if (first) {
+      return {
+        state: 'stalled',
+        reason: `epoch ${first.epoch} part ${first.part + 1} has not arrived whole; asked for again`,
+      }
+    }
+    if (this.#applying || intent > 0) return { state: 'applying', reason: `epoch ${appliedEpoch + 1} is being applied` }
+    if (!consistent) return { state: 'initializing', reason: `generation ${generation} is not complete yet` }
+    return { state: 'consistent', reason: `as the source was at the end of epoch ${appliedEpoch}` }
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    await this.#reopen()
+    this.#told = ''
+    while (!signal.aborted) {
+      let busy = false
+      try {
+        busy = await this.#turn()
+        await this.#tell()
+      } catch (error) {
+        if (!(error instanceof StorageError)) throw error
+        await this.#meet(error, signal)
+      }
+      if (!busy) await this.pause.wait(this.#gapSinceMs === null ? 1000 : 250, signal)
+    }
+  }
+
+  /** What was here before a stop or crash is looked at again, as if it had arrived now. */
+  async #reopen(): Promise<void> {
+    for (const name of await this.#arrivals.open()) await this.#admit(name)
+  }
+
+  /** @returns whether there may be more to do at once */
+  async #turn(): Promise<boolean> {
+    const taken = await this.#takeIn()
+    const plan = planSequence(this.position, this.#held.values(), this.#limits)
+    for (const part of plan.obsolete) await this.#drop(part)
+    this.#noteMissing(plan.missing)
+    if (plan.apply.length === 0) return taken > 0
+    if (plan.generation > this.position.generation) await this.#beginGeneration(plan.generation, plan.apply[0]!)
+    await this.#apply(plan.apply)
+    return true
+  }
+
+  get #limits(): BatchLimits {
+    return this.#options.limits ?? { epochs: 16, rawBytes: 64 * 1024 * 1024 }
+  }
+
+  async #takeIn(): Promise<number> {
+    const { inbox } = this.#options
+    const files = await inbox.files(this.position.streamId)
+    let taken = 0
+    for (const file of files) {
+      if (taken >= intakeLimit) break
+      if (this.#isForeign(file)) continue
+      const place = parsePartFileName(file.name)!
+      const { generation, appliedEpoch } = this.position
+      if (place.generation < generation || (place.generation === generation && place.epoch <= appliedEpoch)) {
+        await inbox.remove(file)
+      } else if (place.generation > generation || place.epoch <= appliedEpoch + windowEpochs) {
+        await this.#arrivals.take(file.path, file.name)
+        await this.#admit(file.name)
+        taken += 1
+      }
+    }
+    return taken
+  }
+
+  #isForeign(file: InboxFile): boolean {
+    const why = parsePartFileName(file.name) ? file.fault : 'its name is not that of a replication file'
+    if (why === undefined) return false
+    if (this.#foreign.size < 1000 && !this.#foreign.has(file.name)) {
+      this.#foreign.add(file.name)
+      this.#say('warning', 'FOREIGN_FILE', `${JSON.stringify(file.path)} is left alone: ${why}`)
+    }
+    return true
+  }
+
+  /** A file of the arrival buffer: held when its seal is whole, set aside and asked for again when not. */
+  async #admit(name: string): Promise<void> {
+    const { worker, secret, pairingId, streamId } = this.#options
+    const file = this.#arrivals.file(name)
+    try {
+      const found = await worker.call<VerifyResult>('verify', { file, secret, pairingId, streamId } satisfies VerifyJob)
+      await this.#hold(name, found)
+    } catch (error) {
+      if (!(error instanceof StorageError) || error.retry === 'later') throw error
+      if (error.code === 'NOT_FOUND') return
+      const place = await this.#arrivals.setAside(name)
+      this.#say(
+        'error',
+        'FILE_REFUSED',
+        `${error.message}. It is set aside as ${place} and asked for again. ${error.hint}`,
+      )
+      const claimed = parsePartFileName(name)
+      if (claimed && claimed.generation === this.position.generation && this.#refused.size < WANTED_LIMIT) {
+        this.#refused.set(placeKey(claimed.epoch, claimed.part), { epoch: claimed.epoch, part: claimed.part })
+      }
+    }
+  }
+
+  /** What counts is the place under the seal, whatever the file was called. */
+  async #hold(name: string, found: VerifyResult): Promise<void> {
+    const proper = partFileName({ ...found, epoch: found.epoch as Parameters<typeof partFileName>[0]['epoch'] })
+    if (proper !== name) {
+      await this.#options.worker.call('forget', this.#arrivals.file(name))
+      await this.#arrivals.take(this.#arrivals.file(name), proper)
+    }
+    this.#held.set(proper, { ...found, name: proper })
+    this.#refused.delete(placeKey(found.epoch, found.part))
+  }
+
+  async #drop(part: HeldPart): Promise<void> {
+    this.#held.delete(part.name)
+    await this.#options.worker.call('forget', this.#arrivals.file(part.name))
+    await this.#arrivals.remove(part.name)
+  }
+
+  /** The images of the generation before stay as they are until this one is consistent. */
+  async #beginGeneration(generation: number, first: readonly HeldPart[]): Promise<void> {
+    const declared = first.flatMap(({ name }) => this.#held.get(name)?.declarations ?? [])
+    const volumes = checkDeclarations(declared)
+    await this.#options.images.begin(volumes)
+    await this.#state.move({
+      generation,
+      stream: declared[0]?.stream ?? this.position.streamId,
+      appliedEpoch: 0,
+      appliedLsn: '0',
+      lastTag: '00'.repeat(16),
+      consistent: false,
+      intent: 0,
+      volumes,
+    })
+    this.#refused.clear()
+    this.#say('info', 'GENERATION_BEGUN', `generation ${generation}: ${volumes.map(({ name }) => name).join(', ')}`)
+  }
+
+  /**
+   * Steps: (1) the files are durable here, (2) the intent is recorded, (3) the worker checks all, writes and syncs the
+   * images, (4) a consistent generation takes its place, (5) the position is recorded, (6) the source is told and the
+   * files are removed. A crash after (2) applies the same files again; telling the source before (5) could make it
+   * drop what a crash still needs.
+   */
+  async #apply(epochs: readonly (readonly HeldPart[])[]): Promise<void> {
+    const { secret, pairingId, streamId, images, worker, onApplied } = this.#options
+    const { generation, volumes, appliedEpoch, lastTag, consistent } = this.position
+    const last = appliedEpoch + epochs.length
+    this.#applying = true
+    try {
+      await this.#arrivals.settle()
+      await this.#state.move({ intent: last })
+      const targets = volumes.map(async (volume) => ({
+        index: volume.index,
+        path: await images.target(volume, consistent),
+        sizeBytes: volume.sizeBytes,
+      }))
+      const result = await worker.call<ApplyResult>('apply', {
+        secret,
+        pairingId,
+        streamId,
+        generation,
+        firstEpoch: appliedEpoch + 1,
+        epochs: epochs.map((parts) => parts.map(({ name }) => this.#arrivals.file(name))),
+        previousTag: Buffer.from(lastTag, 'hex'),
+        images: await Promise.all(targets),
+      } satisfies ApplyJob)
+      const nowConsistent = consistent || !epochs.at(-1)![0]!.initializing
+      if (nowConsistent && !consistent) await images.promote(volumes)
+      await this.#state.move({
+        appliedEpoch: last,
+        appliedLsn: result.endLsn.toString(),
+        lastTag: Buffer.from(result.tag).toString('hex'),
+        consistent: nowConsistent,
+        appliedTimeMs: Number(result.lastTimeNs / 1_000_000n),
+        intent: 0,
+      })
+      if (nowConsistent && !consistent)
+        this.#say('info', 'GENERATION_COMPLETE', `generation ${generation} is consistent`)
+    } finally {
+      this.#applying = false
+    }
+    this.#noteOver()
+    await this.#tell()
+    for (const part of epochs.flat()) await this.#drop(part)
+    await onApplied?.(this.position)
+  }
+
+  #noteMissing(missing: readonly { readonly epoch: number; readonly part: number }[]): void {
+    this.#missing = missing
+    if (missing.length === 0) this.#gapSinceMs = null
+    else this.#gapSinceMs ??= performance.now()
+  }
+
+  /** Asked for again: what was refused at once, what is missing after a while. */
+  #wanted(): { epoch: number; part: number }[] {
+    const gap = this.#gapSinceMs !== null && performance.now() - this.#gapSinceMs > gapGraceMs
+    const wanted = new Map(this.#refused)
+    if (gap) for (const place of this.#missing) wanted.set(placeKey(place.epoch, place.part), place)
+    return [...wanted.values()]
+      .filter(({ epoch }) => epoch > this.position.appliedEpoch)
+      .sort((a, b) => a.epoch - b.epoch || a.part - b.part)
+      .slice(0, WANTED_LIMIT)
+  }
+
+  /** Write an acknowledgement when there is something new to tell. */
+  async #tell(): Promise<void> {
+    const { generation, appliedEpoch, appliedLsn, sequence, streamId } = this.position
+    if (generation === 0) return
+    const { state, reason } = this.status()
+    const message = { generation, appliedEpoch, appliedLsn, state, reason, wanted: this.#wanted() }
+    const text = JSON.stringify(message)
+    if (text === this.#told) return
+    await this.#state.move({ sequence: sequence + 1 })
+    const folder = await this.#options.inbox.folder(streamId)
+    if (folder === undefined) return
+    const { secret } = this.#options
+    await writeAcknowledgement(folder, { ...message, sequence }, secret, this.#options.streamId)
+    this.#told = text
+  }
+
+  async #meet(error: StorageError, signal: AbortSignal): Promise<void> {
+    if (this.#obstacle?.code !== error.code) this.#say('error', error.code, `${error.message}. ${error.hint}`)
+    this.#obstacle = error
+    await this.#tell().catch(() => undefined)
+    await new Pause().wait(retryMs, signal)
+  }
+
+  #noteOver(): void {
+    if (this.#obstacle) this.#say('info', 'DESTAGE_RESUMED', 'epochs are applied again')
+    this.#obstacle = null
+  }
+
+  #say(severity: 'info' | 'warning' | 'error', code: string, text: string): void {
+    this.#options.report({ severity, code, object: this.position.stream, text })
+  }
+}
+
+function placeKey(epoch: number, part: number): string {
+  return `${epoch}/${part}`
+}
+
+/** A peer may be wrong: its names become files here. @throws StorageError BAD_DECLARATION */
+function checkDeclarations(declared: readonly Declaration[]): InboundVolume[] {
+  const names = new Set(declared.map(({ name }) => name))
+  const sound =
+    declared.length > 0 &&
+    declared.length <= volumeLimit &&
+    names.size === declared.length &&
+    new Set(declared.map(({ index }) => index)).size === declared.length &&
+    declared.every(
+      ({ name, stream, sizeBytes }) =>
+        isName(name) &&
+        isName(stream) &&
+        Number.isSafeInteger(sizeBytes) &&
+        sizeBytes > 0 &&
+        sizeBytes % sectorBytes === 0,
+    )
+  if (!sound) {
+    throw new StorageError('BAD_DECLARATION', {
+      op: 'destage',
+      object: 'first epoch of a generation',
+      hint: 'The source declares volumes that cannot be. Check its version, and initialize the stream again there.',
+    })
+  }
+  assert(declared.length === names.size)
+  return declared.map(({ index, name, sizeBytes }) => ({ index, name, sizeBytes }))
+}

@@ -1,0 +1,13 @@
+import { createRequire } from 'node:module'
+
+interface FileCalls {
+  /** The range reads as zeros afterwards; space is freed where the file system can. Blocks the thread. */
+  punchHole(fd: number, offset: number, lengthBytes: number): void
+  /** Where data begin at or after the offset; -1 when only holes follow. */
+  nextData(fd: number, offset: number): number
+  /** An exclusive advisory lock that ends with the descriptor; false when another process holds it. */
+  lock(fd: number): boolean
+}
+
+/** The file calls Node does not have. Stateless: worker threads may load it. Errors carry an errno code. */
+export const fileCalls: FileCalls = createRequire(import.meta.url)('../../../build/Release/tidemark_file.node')

@@ -1,0 +1,211 @@
+import { crc32c } from '../block/crc32c.js'
+import {
+  checksumSeed,
+  MARKER_PAYLOAD_LIMIT_BYTES,
+  RECORD_HEADER_BYTES,
+  RECORD_MAGIC,
+  recordFields,
+  recordSpace,
+  recordType,
+  recordTypeName,
+} from './format.js'
+import { damaged, type SegmentFile } from './segment-file.js'
+
+/** Read at once, unless a record is larger. */
+const CHUNK_BYTES = 4 * 1024 * 1024
+const magic = Buffer.from(RECORD_MAGIC).readUInt32LE()
+
+export type PlaceState =
+  /** A record with its payload. */
+  | 'complete'
+  /** Its length can be trusted; it was never completed. */
+  | 'reserved'
+  /** Complete, and the payload is not what was written. */
+  | 'damaged'
+  /** No valid header: `reason` says why. */
+  | 'none'
+  /** The record reaches beyond the end that was set. */
+  | 'beyond'
+  /** The end that was set, or of the segment. */
+  | 'end'
+
+export interface ScanOptions {
+  /** Of the first place, in the segment. */
+  readonly position: number
+  /** Stop there; default is the end of the segment. */
+  readonly endPosition?: number
+  /** Records of a lower one are not believed. */
+  readonly incarnation?: number
+  /** Bytes already in memory, from `position`; without it the scan reads in chunks. */
+  readonly window?: Buffer
+}
+
+/**
+ * Goes from place to place through one segment: the one decoder behind recovery, epochs and inspection.
+ *
+ * After next(), the fields describe the place at `position`. `bytes` is never written again: payload() may be kept.
+ */
+export class SegmentScan {
+  position: number
+  type = 0
+  flags = 0
+  volume = 0
+  /** Bytes on the volume; safe integers. */
+  offset = 0
+  length = 0
+  timeLow = 0
+  timeHigh = 0
+  payloadBytes = 0
+  incarnation: number
+  payloadCrc = 0
+  reason = ''
+  readonly file: SegmentFile
+  readonly seed: number
+  readonly #endPosition: number
+  readonly #fixed: boolean
+  #next: number
+  #bytes: Buffer
+  #start: number
+
+  constructor(file: SegmentFile, options: ScanOptions) {
+    this.file = file
+    this.seed = checksumSeed(file.header.journalId)
+    this.position = options.position
+    this.incarnation = options.incarnation ?? 0
+    this.#endPosition = options.endPosition ?? file.segmentBytes
+    this.#fixed = options.window !== undefined
+    this.#next = options.position
+    this.#bytes = options.window ?? Buffer.alloc(0)
+    this.#start = options.position
+  }
+
+  get lsn(): number {
+    return this.file.baseLsn + this.position
+  }
+
+  /** Of the place behind this one. */
+  get nextPosition(): number {
+    return this.#next
+  }
+
+  get time(): bigint {
+    return (BigInt(this.timeHigh) << 32n) | BigInt(this.timeLow)
+  }
+
+  /** The 64 bytes of the place, in the scan's memory. */
+  get header(): Buffer {
+    const at = this.position - this.#start
+    return this.#bytes.subarray(at, at + RECORD_HEADER_BYTES)
+  }
+
+  get payload(): Buffer {
+    const at = this.position - this.#start + RECORD_HEADER_BYTES
+    return this.#bytes.subarray(at, at + this.payloadBytes)
+  }
+
+  /**
+   * Go to the next place.
+   * @throws StorageError JOURNAL_DAMAGED for a valid header that no writer makes; JOURNAL_UNREADABLE
+   */
+  next(): PlaceState {
+    this.position = this.#next
+    if (this.position >= this.#endPosition) return 'end'
+    if (!this.#have(RECORD_HEADER_BYTES)) return this.#fixed ? 'beyond' : this.#none('the file ends here')
+    const at = this.position - this.#start
+    const bytes = this.#bytes
+    const reason = this.#headerFault(bytes, at, this.position, this.incarnation)
+    if (reason !== undefined) return this.#none(reason)
+    this.#decode(bytes, at)
+    const end = this.position + recordSpace(this.payloadBytes)
+    if (end > this.#endPosition) return 'beyond'
+    this.#next = end
+    const f = recordFields
+    const commit = crc32c(bytes.subarray(at, at + f.commit.offset), this.seed)
+    if (bytes.readUInt32LE(at + f.commit.offset) !== commit) return 'reserved'
+    return this.#payloadSound() ? 'complete' : 'damaged'
+  }
+
+  /** The place is untouched, or the fence that recovery left: 64 zero bytes. */
+  isBlank(): boolean {
+    return this.#have(RECORD_HEADER_BYTES) && this.header.every((byte) => byte === 0)
+  }
+
+  /** A valid header of this incarnation or a later one at any place behind the current one. */
+  findBehind(incarnation: number): number | undefined {
+    const { segmentBytes } = this.file
+    for (let start = this.position + RECORD_HEADER_BYTES; start < segmentBytes; start += CHUNK_BYTES) {
+      const chunk = Buffer.allocUnsafeSlow(Math.min(CHUNK_BYTES, segmentBytes - start))
+      const got = this.file.read(start, chunk)
+      for (let at = 0; at + RECORD_HEADER_BYTES <= got; at += RECORD_HEADER_BYTES) {
+        if (chunk.readUInt32LE(at) === magic && !this.#headerFault(chunk, at, start + at, incarnation)) {
+          return start + at
+        }
+      }
+    }
+    return undefined
+  }
+
+  #none(reason: string): PlaceState {
+    this.reason = reason
+    return 'none'
+  }
+
+  /** Bring `length` bytes from the current place into memory; false when the file or the window is shorter. */
+  #have(length: number): boolean {
+    const end = this.position + length
+    if (this.position >= this.#start && end <= this.#start + this.#bytes.length) return true
+    if (this.#fixed) return false
+    const wanted = Math.min(Math.max(length, CHUNK_BYTES), this.#endPosition - this.position)
+    const chunk = Buffer.allocUnsafeSlow(wanted)
+    const got = this.file.read(this.position, chunk)
+    this.#bytes = chunk.subarray(0, got)
+    this.#start = this.position
+    return got >= length
+  }
+
+  /** Why this is no header, or undefined when it is one: FORMAT.md, "what a reader must do". */
+  #headerFault(bytes: Buffer, at: number, position: number, incarnation: number): string | undefined {
+    const f = recordFields
+    if (bytes.readUInt32LE(at) !== magic) return 'no record'
+    const crc = crc32c(bytes.subarray(at, at + f.headerCrc.offset), this.seed)
+    if (bytes.readUInt32LE(at + f.headerCrc.offset) !== crc) return 'the header’s checksum does not match'
+    const lsn = bytes.readUInt32LE(at + f.lsn.offset + 4) * 2 ** 32 + bytes.readUInt32LE(at + f.lsn.offset)
+    if (lsn !== this.file.baseLsn + position) return `an old record, of LSN ${lsn}`
+    if (recordTypeName(bytes[at + f.type.offset]!) === undefined) return `unknown type ${bytes[at + f.type.offset]}`
+    const space = recordSpace(bytes.readUInt32LE(at + f.payloadBytes.offset))
+    if (position + space > this.file.segmentBytes) return 'a length beyond the segment'
+    const writer = bytes.readUInt32LE(at + f.incarnation.offset)
+    if (writer < incarnation) return `an old record, of incarnation ${writer} behind ${incarnation}`
+    return undefined
+  }
+
+  #decode(bytes: Buffer, at: number): void {
+    const f = recordFields
+    this.type = bytes[at + f.type.offset]!
+    this.flags = bytes[at + f.flags.offset]!
+    this.volume = bytes.readUInt16LE(at + f.volume.offset)
+    this.offset = bytes.readUInt32LE(at + f.offset.offset) + bytes.readUInt32LE(at + f.offset.offset + 4) * 2 ** 32
+    this.length = bytes.readUInt32LE(at + f.length.offset) + bytes.readUInt32LE(at + f.length.offset + 4) * 2 ** 32
+    this.timeLow = bytes.readUInt32LE(at + f.time.offset)
+    this.timeHigh = bytes.readUInt32LE(at + f.time.offset + 4)
+    this.payloadBytes = bytes.readUInt32LE(at + f.payloadBytes.offset)
+    this.incarnation = bytes.readUInt32LE(at + f.incarnation.offset)
+    this.payloadCrc = bytes.readUInt32LE(at + f.payloadCrc.offset)
+    if (!this.#possible()) throw damaged(this.file.path, `the record at LSN ${this.lsn} is one that no writer makes`)
+  }
+
+  #possible(): boolean {
+    const { type, payloadBytes, length } = this
+    if (!Number.isSafeInteger(this.offset + length)) return false
+    if (type === recordType.write) return payloadBytes === length
+    if (type === recordType.marker) return payloadBytes === length && length <= MARKER_PAYLOAD_LIMIT_BYTES
+    if (type === recordType.pad) return this.position + recordSpace(payloadBytes) === this.file.segmentBytes
+    return type === recordType.void || payloadBytes === 0
+  }
+
+  #payloadSound(): boolean {
+    const { type, payloadBytes } = this
+    if (payloadBytes === 0 || type === recordType.pad || type === recordType.void) return this.payloadCrc === 0
+    return this.#have(RECORD_HEADER_BYTES + payloadBytes) && crc32c(this.payload) === this.payloadCrc
+  }
+}

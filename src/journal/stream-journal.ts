@@ -1,0 +1,185 @@
+import { randomBytes } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import { rm } from 'node:fs/promises'
+import { makeFolder } from '../block/durable-file.js'
+import type { StateStore } from '../block/state-store.js'
+import { type Lsn, lsn } from '../block/units.js'
+import type { Intercept, JournalCounters, JournalEvent, NativeJournal } from '../intercept/addon.js'
+import type { JournalRecord } from './reader.js'
+import { recoverJournal } from './recovery.js'
+
+/** What must be known to find the journal's end again. */
+interface JournalState {
+  readonly journalId: string
+  readonly segmentBytes: number
+  /** Everything before it is on the backing, durably. */
+  readonly checkpointLsn: string
+  readonly incarnation: number
+  readonly bootId: string
+  /** Closed in order: the backing holds everything. */
+  readonly clean: boolean
+}
+
+export interface StreamJournalOptions {
+  /** The stream's name: the key of its state. */
+  readonly stream: string
+  readonly directory: string
+  readonly state: StateStore
+  readonly intercept: Intercept
+  readonly segmentBytes: number
+  readonly limitBytes: number
+  readonly onEvent: (event: JournalEvent) => void
+}
+
+export interface RecoveryReport {
+  readonly records: number
+  readonly voids: number
+  /** The machine was restarted while the journal was open: what was not flushed may be on the backing alone. */
+  readonly afterPowerCut: boolean
+}
+
+/** One stream's journal while an agent runs: recovery, the native writer, checkpoints, trimming. */
+export class StreamJournal {
+  readonly directory: string
+  readonly native: NativeJournal
+  #state: JournalState
+  readonly #options: StreamJournalOptions
+
+  private constructor(options: StreamJournalOptions, state: JournalState, startLsn: Lsn) {
+    this.directory = options.directory
+    this.#options = options
+    this.#state = state
+    this.native = options.intercept.openJournal({
+      directory: options.directory,
+      journalId: Buffer.from(state.journalId, 'hex'),
+      segmentBytes: state.segmentBytes,
+      spareSegments: 2,
+      limitBytes: options.limitBytes,
+      startLsn,
+      incarnation: state.incarnation,
+      onEvent: options.onEvent,
+    })
+  }
+
+  /** A new, empty journal in place of whatever the folder held. */
+  static async create(options: StreamJournalOptions): Promise<StreamJournal> {
+    await rm(options.directory, { recursive: true, force: true })
+    await makeFolder(options.directory)
+    const state: JournalState = {
+      journalId: randomBytes(16).toString('hex'),
+      segmentBytes: options.segmentBytes,
+      checkpointLsn: '0',
+      incarnation: 1,
+      bootId: currentBootId(),
+      clean: false,
+    }
+    await options.state.put({ [stateKey(options.stream)]: state })
+    return new StreamJournal(options, state, lsn(0n))
+  }
+
+  /**
+   * Open after a stop or a crash: replay onto the backing what was journaled since the checkpoint, then go on at the
+   * end that was found.
+   *
+   * Order: (1) replay, (2) `afterReplay` syncs the backing, (3) the new checkpoint and incarnation are recorded, (4) the
+   * writer starts. Recording before syncing would skip the replay after a power cut between the two.
+   */
+  static async open(
+    options: StreamJournalOptions,
+    replay: { apply: (record: JournalRecord) => void; sync: () => void },
+  ): Promise<{ journal: StreamJournal; report: RecoveryReport }> {
+    const old = options.state.get<JournalState>(stateKey(options.stream))
+    if (!old) return { journal: await StreamJournal.create(options), report: nothingRecovered }
+    const afterPowerCut = !old.clean && old.bootId !== currentBootId()
+    const incarnation = old.incarnation + 1
+    const found = recoverJournal({
+      directory: options.directory,
+      journalId: Buffer.from(old.journalId, 'hex'),
+      segmentBytes: old.segmentBytes,
+      checkpointLsn: lsn(BigInt(old.checkpointLsn)),
+      incarnation,
+      afterPowerCut,
+      apply: replay.apply,
+    })
+    replay.sync()
+    const state: JournalState = {
+      ...old,
+      incarnation,
+      checkpointLsn: found.endLsn.toString(),
+      bootId: currentBootId(),
+      clean: false,
+    }
+    await options.state.put({ [stateKey(options.stream)]: state })
+    const journal = new StreamJournal(options, state, found.endLsn)
+    return { journal, report: { records: found.records, voids: found.voids, afterPowerCut } }
+  }
+
+  static async forget(state: StateStore, stream: string, directory: string): Promise<void> {
+    await state.remove([stateKey(stream)])
+    await rm(directory, { recursive: true, force: true })
+  }
+
+  get id(): Buffer {
+    return Buffer.from(this.#state.journalId, 'hex')
+  }
+
+  get segmentBytes(): number {
+    return this.#state.segmentBytes
+  }
+
+  get checkpointLsn(): Lsn {
+    return lsn(BigInt(this.#state.checkpointLsn))
+  }
+
+  counters(): JournalCounters {
+    return this.native.counters()
+  }
+
+  /** Everything written before the call is durable in the journal, up to the LSN it resolves to: an epoch may end there. */
+  sync(): Promise<Lsn> {
+    return this.native.sync()
+  }
+
+  /**
+   * Move the checkpoint to what the backing holds. The LSN is sampled before the backing is synced: the other order
+   * would count writes as safe that reached the page cache after the sync.
+   */
+  async checkpoint(syncBackings: () => Promise<void>): Promise<void> {
+    const reached = this.counters().appliedLsn
+    if (reached <= this.checkpointLsn) return
+    await syncBackings()
+    await this.#record({ checkpointLsn: reached.toString() })
+  }
+
+  /** Recycle what neither a replay nor an epoch that is still to be cut needs. */
+  trim(cutLsn: Lsn): void {
+    const checkpoint = this.checkpointLsn
+    this.native.trim(cutLsn < checkpoint ? cutLsn : checkpoint)
+  }
+
+  /**
+   * The volumes are gone from it and synced.
+   * @param complete the backing holds everything: the next open has nothing to replay
+   */
+  async close(complete: boolean): Promise<void> {
+    const reached = this.counters().publishedLsn
+    await this.native.close()
+    if (complete) await this.#record({ checkpointLsn: reached.toString(), clean: true })
+  }
+
+  async #record(change: Partial<JournalState>): Promise<void> {
+    this.#state = { ...this.#state, ...change }
+    await this.#options.state.put({ [stateKey(this.#options.stream)]: this.#state })
+  }
+}
+
+const nothingRecovered: RecoveryReport = { records: 0, voids: 0, afterPowerCut: false }
+
+function stateKey(stream: string): string {
+  return `journal/${stream}`
+}
+
+/** Changes with every start of the machine. Source: Linux, random(4), /proc/sys/kernel/random/boot_id. */
+function currentBootId(): string {
+  return readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim()
+}

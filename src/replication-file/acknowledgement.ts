@@ -1,0 +1,53 @@
+import { StorageError } from '../block/storage-error.js'
+import { MESSAGE_FILE_LIMIT, openMessage, sealMessage } from './message.js'
+
+/** The file name at the destination, one in each stream's folder, replaced as a whole. */
+export const ACKNOWLEDGEMENT_NAME = 'acknowledgement'
+export const ACKNOWLEDGEMENT_LIMIT = MESSAGE_FILE_LIMIT
+/** Parts asked for again in one acknowledgement, at the most. */
+export const WANTED_LIMIT = 256
+
+/** What the destination tells the source. Applied means: durable in the volumes. */
+export interface Acknowledgement {
+  /** Grows with each one written; an older one is ignored, so that a share cannot turn the clock back. */
+  readonly sequence: number
+  readonly generation: number
+  readonly appliedEpoch: number
+  readonly appliedLsn: string
+  readonly state: string
+  readonly reason: string
+  /** Parts that arrived damaged or not at all and are asked for again. */
+  readonly wanted: readonly { readonly epoch: number; readonly part: number }[]
+}
+
+/** Sealed with the stream's secret: only the other site can have written it, and only for this stream. */
+export function sealAcknowledgement(value: Acknowledgement, secret: Buffer, streamId: Buffer): Buffer {
+  return sealMessage('acknowledgement', secret, streamId, value)
+}
+
+/** @throws StorageError SEAL_BROKEN, WRONG_KEY, BAD_ACKNOWLEDGEMENT */
+export function openAcknowledgement(bytes: Buffer, secret: Buffer, streamId: Buffer): Acknowledgement {
+  const value = openMessage('acknowledgement', secret, streamId, bytes)
+  if (isAcknowledgement(value)) return value
+  throw new StorageError('BAD_ACKNOWLEDGEMENT', {
+    op: 'read acknowledgement',
+    object: streamId.toString('hex'),
+    hint: 'The destination runs another version. Upgrade the older side.',
+  })
+}
+
+function isAcknowledgement(value: unknown): value is Acknowledgement {
+  if (typeof value !== 'object' || value === null) return false
+  const fields = value as Record<string, unknown>
+  const counts = [fields.sequence, fields.generation, fields.appliedEpoch]
+  return (
+    counts.every((count) => Number.isSafeInteger(count) && (count as number) >= 0) &&
+    typeof fields.appliedLsn === 'string' &&
+    /^\d{1,20}$/.test(fields.appliedLsn) &&
+    typeof fields.state === 'string' &&
+    typeof fields.reason === 'string' &&
+    Array.isArray(fields.wanted) &&
+    fields.wanted.length <= WANTED_LIMIT &&
+    fields.wanted.every((place) => Number.isSafeInteger(place?.epoch) && Number.isSafeInteger(place?.part))
+  )
+}

@@ -1,0 +1,113 @@
+import { Pause } from '../block/pause.js'
+import { StorageError } from '../block/storage-error.js'
+import {
+  ACKNOWLEDGEMENT_LIMIT,
+  ACKNOWLEDGEMENT_NAME,
+  type Acknowledgement,
+  openAcknowledgement,
+} from '../replication-file/acknowledgement.js'
+import type { Transport } from '../transport/transport.js'
+import type { StreamState } from './stream-state.js'
+
+const busyPollMs = 50
+const idlePollMs = 1000
+/** No progress for so long although all was sent: look whether the files are still there. */
+const stallMs = 20_000
+
+export interface AcknowledgementReaderOptions {
+  readonly folder: string
+  readonly secret: Buffer
+  readonly state: StreamState
+  readonly transport: Transport
+  /** The destination has applied more; called after it was recorded. */
+  readonly onApplied: () => Promise<void>
+  readonly onReport: (state: string, reason: string) => void
+  readonly onWanted: (places: readonly { readonly epoch: number; readonly part: number }[]) => void
+  readonly onBadSeal: (error: StorageError) => void
+}
+
+/** Learns from the destination what was applied and what it wants again. */
+export class AcknowledgementReader {
+  readonly pause = new Pause()
+  readonly #options: AcknowledgementReaderOptions
+  #delayMs = busyPollMs
+  #progressAtMs = Date.now()
+
+  constructor(options: AcknowledgementReaderOptions) {
+    this.#options = options
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      try {
+        if (this.#outstanding()) await this.#look(signal)
+        else this.#progressAtMs = Date.now()
+      } catch (error) {
+        if (signal.aborted) return
+        if (!(error instanceof StorageError)) throw error
+        // The sender reports the link; here it only means to ask less often.
+        this.#delayMs = idlePollMs
+      }
+      await this.pause.wait(this.#outstanding() ? this.#delayMs : idlePollMs, signal)
+    }
+  }
+
+  /** Something was sent: ask soon. */
+  expect(): void {
+    this.#delayMs = busyPollMs
+    this.pause.wake()
+  }
+
+  #outstanding(): boolean {
+    const { sentEpoch, appliedEpoch, phase } = this.#options.state.position
+    return phase !== 'new' && sentEpoch > appliedEpoch
+  }
+
+  async #look(signal: AbortSignal): Promise<void> {
+    const { transport, folder } = this.#options
+    const bytes = await transport.read(folder, ACKNOWLEDGEMENT_NAME, ACKNOWLEDGEMENT_LIMIT, signal)
+    const value = bytes && this.#open(bytes)
+    const moved = value ? await this.#take(value) : false
+    this.#delayMs = moved ? busyPollMs : Math.min(this.#delayMs * 1.5, idlePollMs)
+    if (moved) this.#progressAtMs = Date.now()
+    else if (Date.now() - this.#progressAtMs > stallMs) await this.#lookForLost(signal)
+  }
+
+  #open(bytes: Buffer): Acknowledgement | undefined {
+    const { secret, folder, onBadSeal } = this.#options
+    try {
+      return openAcknowledgement(bytes, secret, Buffer.from(folder, 'hex'))
+    } catch (error) {
+      if (!(error instanceof StorageError)) throw error
+      onBadSeal(error)
+      return undefined
+    }
+  }
+
+  async #take(value: Acknowledgement): Promise<boolean> {
+    const { state, onApplied, onReport, onWanted } = this.#options
+    const { position } = state
+    if (value.generation !== position.generation || value.sequence <= position.acknowledgement) return false
+    onReport(value.state, value.reason)
+    if (value.wanted.length > 0) onWanted(value.wanted)
+    const moved = value.appliedEpoch > position.appliedEpoch && value.appliedEpoch <= position.cutEpoch
+    await state.move({
+      acknowledgement: value.sequence,
+      ...(moved && { appliedEpoch: value.appliedEpoch, appliedLsn: value.appliedLsn }),
+      ...(moved && value.appliedEpoch > position.sentEpoch && { sentEpoch: value.appliedEpoch }),
+    })
+    if (moved) await onApplied()
+    return moved
+  }
+
+  /** A file that was sent and is neither applied nor there any more was lost on the way: send it again. */
+  async #lookForLost(signal: AbortSignal): Promise<void> {
+    const { state, transport, folder, onWanted } = this.#options
+    this.#progressAtMs = Date.now()
+    const epoch = state.position.appliedEpoch + 1
+    const there = new Set((await transport.list(folder, signal)).map(({ name }) => name))
+    const parts = state.epochs.get(epoch)?.parts ?? []
+    const lost = parts.flatMap(({ name }, part) => (there.has(name) ? [] : [{ epoch, part }]))
+    if (lost.length > 0) onWanted(lost)
+  }
+}

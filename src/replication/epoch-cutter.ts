@@ -1,0 +1,197 @@
+import type { Pause } from '../block/pause.js'
+import { StorageError } from '../block/storage-error.js'
+import { epochNumber, type Lsn, lsn, safeNumber } from '../block/units.js'
+import type { WorkerCalls } from '../block/worker-calls.js'
+import type { StreamJournal } from '../journal/stream-journal.js'
+import { Backing } from '../volume/backing.js'
+import { planCopy } from './copy-planner.js'
+import { planCut } from './cut-planner.js'
+import type { PackJob, PackResult } from './pack-job.js'
+import type { SourceBuffer } from './source-buffer.js'
+import type { CopyCursor, StreamDefinition, StreamPosition, StreamState, StreamVolume } from './stream-state.js'
+
+/** How often an idle journal is looked at, and a busy one. */
+const idlePollMs = 200
+const busyPollMs = 40
+/** A backing write that is still under way is waited for this long before its region is read. */
+const settlePollMs = 2
+const retryMs = 2_000
+
+export interface EpochCutterOptions {
+  readonly definition: StreamDefinition
+  readonly pairingId: Buffer
+  readonly secret: Buffer
+  readonly state: StreamState
+  readonly buffer: SourceBuffer
+  readonly bufferLimitBytes: number
+  readonly journal: StreamJournal
+  readonly packer: WorkerCalls
+  /** Ends waits when a flush is asked for. */
+  readonly pause: Pause
+  readonly onCut: () => void
+  readonly onBufferFull: (full: boolean) => void
+  /** A disk that may recover: tried again after a while. null: the last cut worked. */
+  readonly onTrouble: (error: StorageError | null) => void
+}
+
+/** Cuts the journal into epochs and puts them, sealed, into the source buffer. */
+export class EpochCutter {
+  readonly #options: EpochCutterOptions
+  #openSinceMs: number | null = null
+  #flushTarget: Lsn = lsn(0n)
+
+  constructor(options: EpochCutterOptions) {
+    this.#options = options
+  }
+
+  /** Everything up to here shall be cut without waiting for time or size. */
+  flush(target: Lsn): void {
+    if (target > this.#flushTarget) this.#flushTarget = target
+    this.#options.pause.wake()
+  }
+
+  /** Journaled and not yet in an epoch. */
+  get openBytes(): number {
+    return safeNumber(this.#options.journal.counters().publishedLsn - this.#cutLsn)
+  }
+
+  /** When the oldest write that is in no epoch yet was seen, milliseconds since 1970, or null. */
+  get openSinceMs(): number | null {
+    return this.#openSinceMs
+  }
+
+  get #position(): StreamPosition {
+    return this.#options.state.position
+  }
+
+  get #cutLsn(): Lsn {
+    return lsn(BigInt(this.#position.cutLsn))
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      const decision = this.#plan()
+      this.#options.onBufferFull(decision === 'buffer-full')
+      if (decision === 'cut') await this.#tryCut(signal)
+      else await this.#options.pause.wait(this.#openSinceMs === null ? idlePollMs : busyPollMs, signal)
+    }
+  }
+
+  async #tryCut(signal: AbortSignal): Promise<void> {
+    try {
+      await this.#cut(signal)
+      this.#options.onTrouble(null)
+    } catch (error) {
+      if (!(error instanceof StorageError) || error.retry !== 'later') throw error
+      this.#options.onTrouble(error)
+      await this.#options.pause.wait(retryMs, signal)
+    }
+  }
+
+  #plan(): ReturnType<typeof planCut> {
+    const published = this.#options.journal.counters().publishedLsn
+    const openBytes = safeNumber(published - this.#cutLsn)
+    const nowMs = Date.now()
+    if (openBytes <= 0) this.#openSinceMs = null
+    // A clock that jumped back must not hold the epoch open.
+    else if (this.#openSinceMs === null || this.#openSinceMs > nowMs) this.#openSinceMs = nowMs
+    return planCut({
+      nowMs,
+      openSinceMs: this.#openSinceMs,
+      openBytes,
+      epochMs: this.#options.definition.epochMs,
+      wanted: this.#flushTarget > this.#cutLsn || this.#position.copy !== null || this.#position.consistentEpoch === 0,
+      bufferBytes: this.#options.buffer.bytes,
+      bufferLimitBytes: this.#options.bufferLimitBytes,
+    })
+  }
+
+  /**
+   * One epoch. Steps: (1) the journal is durable up to the cut, (2) backing writes of earlier epochs are done, then the
+   * copy of an initialisation reads, (3) files are durable under their names, (4) the epoch is committed, (5) the
+   * journal may be trimmed. Cutting what is not durable would let the far side run ahead of a recovered source; reading
+   * before (2) could copy a block older than an epoch that was already sent; trimming before (4) would lose writes.
+   * The copy may have read writes beyond this epoch: the far side is consistent from the LSN on that is durable after
+   * the last read.
+   */
+  async #cut(signal: AbortSignal): Promise<void> {
+    const { state, journal, packer, buffer, definition } = this.#options
+    const from = this.#cutLsn
+    const to = await journal.sync()
+    const { copy, cutEpoch, generation, lastTag } = state.position
+    if (copy) await this.#backingReached(from, signal)
+    if (signal.aborted) return
+    const plan = copy && planCopy(definition.volumes, copy, nextData)
+    const epoch = epochNumber(cutEpoch + 1)
+    const result = await packer.call<PackResult>('pack', {
+      journal: { directory: journal.directory, id: journal.id, segmentBytes: journal.segmentBytes },
+      from,
+      to,
+      place: {
+        pairingId: this.#options.pairingId,
+        streamId: Buffer.from(definition.id, 'hex'),
+        generation,
+        epoch,
+        previousTag: Buffer.from(lastTag, 'hex'),
+      },
+      secret: this.#options.secret,
+      consistentFrom: copy ? null : lsn(BigInt(state.position.copyEndLsn)),
+      declare: cutEpoch === 0 ? this.#declarations() : [],
+      copies: plan?.pieces ?? [],
+      directory: buffer.directory,
+    } satisfies PackJob)
+    await this.#commit(epoch, result, plan ? plan.next : null)
+    if (result.endLsn >= to) this.#openSinceMs = null
+    journal.trim(result.endLsn)
+    this.#options.onCut()
+  }
+
+  async #commit(epoch: number, result: PackResult, copy: CopyCursor | null): Promise<void> {
+    const { counters, consistentEpoch, copy: before, copyEndLsn } = this.#position
+    const copied = before !== null && copy === null
+    const { endLsn, parts, rawBytes, oldestMs } = result
+    await this.#options.state.commitEpoch(
+      { epoch, endLsn: endLsn.toString(), parts, rawBytes, oldestMs },
+      {
+        cutEpoch: epoch,
+        cutLsn: endLsn.toString(),
+        lastTag: Buffer.from(result.tag).toString('hex'),
+        copy,
+        copyEndLsn: copied ? (await this.#options.journal.sync()).toString() : copyEndLsn,
+        consistentEpoch: consistentEpoch === 0 && !result.initializing ? epoch : consistentEpoch,
+        counters: {
+          rawBytes: counters.rawBytes + rawBytes,
+          foldedBytes: counters.foldedBytes + result.foldedBytes,
+          identicalBytes: counters.identicalBytes + result.identicalBytes,
+          compressedBytes: counters.compressedBytes + result.compressedBytes,
+          sentBytes: counters.sentBytes,
+        },
+      },
+    )
+  }
+
+  async #backingReached(target: Lsn, signal: AbortSignal): Promise<void> {
+    while (!signal.aborted && this.#options.journal.counters().appliedLsn < target) {
+      await new Promise((resolve) => setTimeout(resolve, settlePollMs))
+    }
+  }
+
+  #declarations(): PackJob['declare'] {
+    const { name, volumes } = this.#options.definition
+    return volumes.map((volume) => ({
+      volume: volume.index,
+      stream: name,
+      name: volume.name,
+      sizeBytes: volume.sizeBytes,
+    }))
+  }
+}
+
+function nextData(volume: StreamVolume, offset: number): number | undefined {
+  const backing = new Backing(volume.path, 'read')
+  try {
+    return backing.nextData(offset)
+  } finally {
+    backing.close()
+  }
+}

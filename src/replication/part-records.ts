@@ -1,0 +1,80 @@
+import { lsn, volumeIndex } from '../block/units.js'
+import { PART_RAW_LIMIT, PART_RECORD_LIMIT, RECORD_PAYLOAD_LIMIT } from '../replication-file/limits.js'
+import type { PartRecord } from '../replication-file/part.js'
+import { payloadLength } from '../replication-file/part-index.js'
+import type { EpochRecords } from './epoch-records.js'
+import { type Fold, foldKind } from './fold.js'
+import type { SentContent } from './sent-content.js'
+import { splitZeroBlocks } from './zero-blocks.js'
+
+/**
+ * What of a folded epoch crosses the wire, in volume and offset order: blocks of zeros as such, blocks the far side
+ * holds already not at all.
+ */
+export function partRecords(
+  fold: Fold,
+  records: EpochRecords,
+  content: SentContent,
+): { kept: PartRecord[]; identicalBytes: number } {
+  const kept: PartRecord[] = []
+  let identicalBytes = 0
+  for (const folded of fold.volumes) {
+    const volume = folded.volume
+    for (let at = 0; at < folded.count; at++) {
+      const record = folded.record[at]!
+      const offset = folded.offset[at]!
+      const lengthBytes = folded.lengthBytes[at]!
+      const stamp = { volume: volumeIndex(volume), lsn: lsn(records.lsn[record]!), timeNs: records.timeNs[record]! }
+      if (folded.kind[at] !== foldKind.write) {
+        content.forget(volume, offset, lengthBytes)
+        kept.push({ ...stamp, kind: folded.kind[at] === foldKind.trim ? 'trim' : 'zero', offset, lengthBytes })
+        continue
+      }
+      const from = folded.payloadOffset[at]!
+      const payload = records.payload(record).subarray(from, from + lengthBytes)
+      for (const piece of splitZeroBlocks(offset, payload)) {
+        const pieceOffset = offset + piece.start
+        if (piece.zero) {
+          content.forget(volume, pieceOffset, piece.lengthBytes)
+          // The far side of a new generation is zeros to begin with.
+          if (!records.isCopy(record))
+            kept.push({ ...stamp, kind: 'zero', offset: pieceOffset, lengthBytes: piece.lengthBytes })
+          continue
+        }
+        const data = payload.subarray(piece.start, piece.start + piece.lengthBytes)
+        identicalBytes += data.length
+        for (const { start, lengthBytes: length } of content.sift(volume, pieceOffset, data)) {
+          identicalBytes -= length
+          for (let done = 0; done < length; done += RECORD_PAYLOAD_LIMIT) {
+            const end = Math.min(length, done + RECORD_PAYLOAD_LIMIT)
+            const bytes = data.subarray(start + done, start + end)
+            kept.push({
+              ...stamp,
+              kind: 'write',
+              offset: pieceOffset + start + done,
+              lengthBytes: bytes.length,
+              payload: bytes,
+            })
+          }
+        }
+      }
+    }
+  }
+  return { kept, identicalBytes }
+}
+
+/** Groups that fit a part each; at least one, for an epoch that changes nothing is a recovery point too. */
+export function splitParts(records: readonly PartRecord[]): PartRecord[][] {
+  const groups: PartRecord[][] = [[]]
+  let rawBytes = 0
+  for (const record of records) {
+    const bytes = payloadLength(record)
+    if (groups.at(-1)!.length === PART_RECORD_LIMIT || rawBytes + bytes > PART_RAW_LIMIT) {
+      groups.push([])
+      rawBytes = 0
+    }
+    groups.at(-1)!.push(record)
+    rawBytes += bytes
+  }
+  return groups
+}

@@ -1,0 +1,406 @@
+import assert from 'node:assert/strict'
+import { Changes } from '../block/changes.js'
+import type { ReportEvent } from '../block/event-log.js'
+import { Exclusive } from '../block/exclusive.js'
+import { Pause } from '../block/pause.js'
+import type { StateStore } from '../block/state-store.js'
+import { StorageError } from '../block/storage-error.js'
+import { type Lsn, volumeIndex } from '../block/units.js'
+import type { WorkerCalls } from '../block/worker-calls.js'
+import { StreamJournal, type StreamJournalOptions } from '../journal/stream-journal.js'
+import type { Transport } from '../transport/transport.js'
+import { Backing } from '../volume/backing.js'
+import type { Volume } from '../volume/volume.js'
+import { AcknowledgementReader } from './acknowledgement-reader.js'
+import { copyProgress } from './copy-planner.js'
+import { EpochCutter } from './epoch-cutter.js'
+import { replayOnto } from './replay.js'
+import { Sender } from './sender.js'
+import { SourceBuffer } from './source-buffer.js'
+import { StreamHealth } from './stream-health.js'
+import { newPosition, type StreamDefinition, type StreamPosition, StreamState } from './stream-state.js'
+import { describeStream, type SourceStreamState } from './stream-status.js'
+
+/** The backing is synced, and the journal before it given up, this often while there are writes. */
+const checkpointMs = 5_000
+/** Codes that mean: what the journal held cannot be had any more. */
+const journalLost = new Set(['JOURNAL_DAMAGED', 'FOREIGN_SEGMENT', 'JOURNAL_MISSING'])
+
+export interface SourceStreamOptions {
+  readonly definition: StreamDefinition
+  readonly volumes: readonly Volume[]
+  readonly pairingId: Buffer
+  readonly secret: Buffer
+  readonly store: StateStore
+  readonly journal: Omit<StreamJournalOptions, 'stream' | 'state' | 'onEvent'>
+  readonly bufferDirectory: string
+  readonly bufferLimitBytes: number
+  readonly transport: Transport
+  readonly packer: WorkerCalls
+  readonly report: ReportEvent
+}
+
+/** What runs while the stream records writes. */
+interface Running {
+  readonly journal: StreamJournal
+  readonly cutter: EpochCutter
+  readonly sender: Sender
+  readonly acknowledgements: AcknowledgementReader
+  readonly stop: AbortController
+  readonly ended: Promise<void>
+}
+
+/** The source side of one stream: journal, epochs, source buffer, transfer. */
+export class SourceStream {
+  readonly #options: SourceStreamOptions
+  readonly #state: StreamState
+  readonly #buffer: SourceBuffer
+  readonly #exclusive = new Exclusive()
+  readonly #changes = new Changes()
+  readonly #health: StreamHealth
+  #definition: StreamDefinition
+  #running: Running | undefined
+
+  constructor(options: SourceStreamOptions) {
+    this.#options = options
+    this.#definition = options.definition
+    this.#health = new StreamHealth(options.definition.name, options.report)
+    this.#state = new StreamState(options.store, options.definition.name)
+    this.#buffer = new SourceBuffer(options.bufferDirectory, this.#state)
+  }
+
+  get definition(): StreamDefinition {
+    return this.#definition
+  }
+
+  get position(): StreamPosition {
+    return this.#state.position
+  }
+
+  /** Why transfers fail now, or null. */
+  get link(): StorageError | null {
+    return this.#health.link
+  }
+
+  get bytesPerSecond(): number {
+    return this.#running?.sender.rate.bytesPerSecond() ?? 0
+  }
+
+  /**
+   * Replay what a crash left in the journal, then record and send on. Before any of its volumes is attached; again, as
+   * long as it failed. A journal that cannot be read any more diverges the stream, and its volumes go on without it.
+   *
+   * @throws StorageError what kept the journal from being replayed
+   */
+  start(): Promise<void> {
+    return this.#exclusive.run(async () => {
+      if (this.#running || this.position.phase !== 'running') return
+      try {
+        await this.#recover()
+        this.#health.failure = undefined
+      } catch (error) {
+        if (!(error instanceof StorageError) || !journalLost.has(error.code)) {
+          this.#health.noteFailure(error)
+          throw error
+        }
+        await this.#diverge(`${error.message}.`)
+      }
+    })
+  }
+
+  async #recover(): Promise<void> {
+    await this.#buffer.open()
+    const replay = replayOnto(this.#definition.volumes, (path) => new Backing(path, 'write'))
+    const { journal, report } = await StreamJournal.open(this.#journalOptions(), replay).finally(replay.close)
+    if (report.records > 0) {
+      this.#health.say(
+        'info',
+        'JOURNAL_REPLAYED',
+        `${report.records} records replayed, ${report.voids} never acknowledged`,
+      )
+    }
+    if (!report.afterPowerCut) return this.#run(journal)
+    await journal.close(true)
+    await this.#diverge('The machine was restarted while writes were under way.')
+  }
+
+  /**
+   * Copy everything, then mirror: a new generation. Hosts go on writing.
+   *
+   * First of all the stream is marked diverged: an agent that dies before the new generation is recorded would pair the
+   * old position with the new journal otherwise.
+   */
+  initialize(): Promise<void> {
+    return this.#exclusive.run(async () => {
+      await this.#state.move({ phase: 'diverged', divergedReason: 'An initialisation was interrupted as it began.' })
+      await this.#halt(true)
+      await this.#buffer.clear()
+      const journal = await StreamJournal.create(this.#journalOptions())
+      const { generation, counters } = this.position
+      const copy = { slot: 0, offset: 0 }
+      await this.#state.move({ ...newPosition, phase: 'running', generation: generation + 1, copy, counters })
+      await this.#buffer.open()
+      this.#health.failure = undefined
+      await this.#run(journal)
+      this.#health.say('info', 'INITIALIZE_STARTED', `generation ${generation + 1}`)
+    })
+  }
+
+  /**
+   * Close the open epoch. Resolves to the epoch after which the destination holds everything written before the call;
+   * during an initialisation that is the first consistent one.
+   * @throws StorageError NOT_INITIALIZED, STREAM_DIVERGED, STREAM_FAILED
+   */
+  async flush(): Promise<{ epoch: number; lsn: Lsn }> {
+    const target = await this.#mustRun().journal.sync()
+    this.#mustRun().cutter.flush(target)
+    await this.#changes.until(() => {
+      this.#mustRun()
+      return BigInt(this.position.cutLsn) >= target && this.position.consistentEpoch > 0
+    })
+    return { epoch: this.position.cutEpoch, lsn: target }
+  }
+
+  /** Wait until the destination has applied the epoch; false when the time is over first. */
+  async applied(epoch: number, timeoutMs: number): Promise<boolean> {
+    const { generation } = this.position
+    return this.#changes.until(() => {
+      this.#mustRun()
+      if (this.position.generation !== generation) {
+        throw this.#refuse('STREAM_REINITIALIZED', 'A new initialisation has begun meanwhile. Wait for that one.')
+      }
+      return this.position.appliedEpoch >= epoch
+    }, timeoutMs)
+  }
+
+  /** Pausing holds the transfer back; resuming also tries again what failed. */
+  setPaused(paused: boolean): Promise<void> {
+    return this.#exclusive.run(async () => {
+      this.#definition = { ...this.#definition, paused }
+      const running = this.#running
+      running?.sender.pause.wake()
+      if (paused || !running || this.#health.failure === undefined) return
+      await running.ended
+      this.#health.failure = undefined
+      this.#startLoops(running.journal)
+    })
+  }
+
+  /**
+   * End in order: what is journaled stays journaled and is sent after the next start. A volume that is still attached
+   * (a host has it mounted) stays recorded to the last moment; the next start replays as after a crash.
+   */
+  stop(): Promise<void> {
+    return this.#exclusive.run(async () => {
+      if (this.#options.volumes.every(({ device }) => device === null)) return this.#halt(false)
+      this.#running?.stop.abort()
+      await this.#running?.ended
+      await this.#running?.journal.sync()
+    })
+  }
+
+  /** Stop recording and forget everything at this site; the copy at the destination stays. */
+  remove(): Promise<void> {
+    return this.#exclusive.run(async () => {
+      await this.#halt(true)
+      await this.#buffer.clear()
+      await StreamJournal.forget(this.#options.store, this.#definition.name, this.#options.journal.directory)
+      await this.#state.remove()
+    })
+  }
+
+  /** State and why, for people. */
+  status(): { state: SourceStreamState; reason: string } {
+    const { position, waitingBytes } = this
+    return describeStream({ definition: this.#definition, position, health: this.#health, waitingBytes })
+  }
+
+  copyProgress(): { doneBytes: number; totalBytes: number } {
+    return copyProgress(this.#definition.volumes, this.position.copy)
+  }
+
+  /** Raw bytes journaled and not yet applied at the destination. */
+  get waitingBytes(): number {
+    let bytes = this.#running?.cutter.openBytes ?? 0
+    for (const epoch of this.#state.epochs.values())
+      if (epoch.epoch > this.position.appliedEpoch) bytes += epoch.rawBytes
+    return bytes
+  }
+
+  get oldestUnsentSeconds(): number {
+    const { sentEpoch } = this.position
+    let oldestMs = this.#running?.cutter.openSinceMs ?? Number.POSITIVE_INFINITY
+    for (const epoch of this.#state.epochs.values()) {
+      if (epoch.epoch > sentEpoch) oldestMs = Math.min(oldestMs, epoch.oldestMs)
+    }
+    return oldestMs === Number.POSITIVE_INFINITY ? 0 : Math.max(0, (Date.now() - oldestMs) / 1000)
+  }
+
+  get journalLsn(): bigint {
+    return this.#running?.journal.counters().publishedLsn ?? BigInt(this.position.cutLsn)
+  }
+
+  get sentLsn(): string {
+    const { sentEpoch, cutEpoch, cutLsn, appliedLsn } = this.position
+    return sentEpoch === cutEpoch ? cutLsn : (this.#state.epochs.get(sentEpoch)?.endLsn ?? appliedLsn)
+  }
+
+  /** Record from here on, then cut and send. */
+  async #run(journal: StreamJournal): Promise<void> {
+    try {
+      for (const { index, name } of this.#definition.volumes) {
+        await this.#volume(name).setJournal(journal.native, volumeIndex(index))
+      }
+    } catch (error) {
+      await this.#release(journal, false)
+      throw error
+    }
+    this.#startLoops(journal)
+  }
+
+  #startLoops(journal: StreamJournal): void {
+    const { pairingId, secret, packer, bufferLimitBytes, transport } = this.#options
+    const state = this.#state
+    const buffer = this.#buffer
+    const folder = this.#definition.id
+    const stop = new AbortController()
+    const sender = new Sender({
+      folder,
+      state,
+      buffer,
+      transport,
+      paused: () => this.#definition.paused,
+      onLink: (error) => this.#health.noteLink(error),
+      onSent: () => acknowledgements.expect(),
+    })
+    const acknowledgements: AcknowledgementReader = new AcknowledgementReader({
+      folder,
+      secret,
+      state,
+      transport,
+      onApplied: async () => {
+        await buffer.release(this.position.appliedEpoch)
+        this.#changes.announce()
+      },
+      onReport: (farState, reason) => this.#health.noteFarSide(farState, reason),
+      onWanted: (places) => sender.again(places),
+      onBadSeal: (error) => this.#health.noteBadSeal(error),
+    })
+    const cutter = new EpochCutter({
+      definition: this.#definition,
+      pairingId,
+      secret,
+      state,
+      buffer,
+      bufferLimitBytes,
+      journal,
+      packer,
+      pause: new Pause(),
+      onCut: () => {
+        sender.pause.wake()
+        this.#changes.announce()
+      },
+      onBufferFull: (full) => {
+        this.#health.bufferFull = full
+      },
+      onTrouble: (error) => this.#health.noteTrouble(error),
+    })
+    const loops = [cutter.run(stop.signal), sender.run(stop.signal), acknowledgements.run(stop.signal)]
+    const ended = Promise.all([...loops, this.#checkpoints(journal, stop.signal)]).then(
+      () => undefined,
+      (error) => this.#fail(error, stop),
+    )
+    this.#running = { journal, cutter, sender, acknowledgements, stop, ended }
+  }
+
+  /** Checkpoints keep the replay after a crash short and let the journal be trimmed. */
+  async #checkpoints(journal: StreamJournal, signal: AbortSignal): Promise<void> {
+    const pause = new Pause()
+    while (!signal.aborted) {
+      await pause.wait(checkpointMs, signal)
+      if (signal.aborted) return
+      await journal.checkpoint(() => this.#syncBackings())
+      journal.trim(BigInt(this.position.cutLsn) as Lsn)
+    }
+  }
+
+  async #syncBackings(): Promise<void> {
+    for (const { name } of this.#definition.volumes) await this.#volume(name).syncBacking()
+  }
+
+  /** @param drop nothing in the journal is needed any more */
+  async #halt(drop: boolean): Promise<void> {
+    const running = this.#running
+    if (!running) return
+    this.#running = undefined
+    running.stop.abort()
+    await running.ended
+    await this.#release(running.journal, !drop)
+    this.#changes.announce()
+  }
+
+  async #release(journal: StreamJournal, keep: boolean): Promise<void> {
+    for (const { name } of this.#definition.volumes) await this.#volume(name).setJournal(null)
+    await this.#syncBackings()
+    await journal.close(keep)
+  }
+
+  /**
+   * The journal cannot take more writes and hosts wait. Recorded durably first, then the writes go on without it: the
+   * other order could lose the knowledge that the far side misses something.
+   */
+  async #journalStopped(reason: string): Promise<void> {
+    const running = this.#running
+    if (!running || this.position.phase !== 'running') return
+    await this.#diverge(reason)
+    running.journal.native.abandon()
+    running.stop.abort()
+    this.#changes.announce()
+  }
+
+  async #diverge(reason: string): Promise<void> {
+    await this.#state.move({ phase: 'diverged', divergedReason: reason })
+    this.#health.say('error', 'STREAM_DIVERGED', `${reason} Hosts go on; initialize the stream again.`)
+  }
+
+  /** An invariant broke: this stream stops, hosts go on and are still recorded. */
+  #fail(error: unknown, stop: AbortController): void {
+    stop.abort()
+    this.#health.noteFailure(error)
+    this.#changes.announce()
+  }
+
+  #journalOptions(): StreamJournalOptions {
+    return {
+      ...this.#options.journal,
+      stream: this.#definition.name,
+      state: this.#options.store,
+      onEvent: (event) => {
+        const reason =
+          event.kind === 'full'
+            ? 'The journal reached its limit before the destination took enough.'
+            : `The journal failed: ${event.message}.`
+        void this.#journalStopped(reason)
+      },
+    }
+  }
+
+  #volume(name: string): Volume {
+    const volume = this.#options.volumes.find((candidate) => candidate.name === name)
+    assert(volume, `stream ${this.#definition.name} has no volume ${name}`)
+    return volume
+  }
+
+  #mustRun(): Running {
+    const { state, reason } = this.status()
+    if (state === 'new') throw this.#refuse('NOT_INITIALIZED', 'Run: tidemark stream initialize')
+    if (state === 'diverged') throw this.#refuse('STREAM_DIVERGED', reason)
+    if (state === 'failed') throw this.#refuse('STREAM_FAILED', reason)
+    if (!this.#running) throw this.#refuse('STREAM_STOPPED', 'The agent is stopping, or the stream was removed.')
+    return this.#running
+  }
+
+  #refuse(code: string, hint: string): StorageError {
+    return new StorageError(code, { op: 'stream', object: this.#definition.name, hint })
+  }
+}

@@ -1,0 +1,65 @@
+import type { ReportEvent } from '../block/event-log.js'
+import { StorageError } from '../block/storage-error.js'
+
+/**
+ * What keeps a stream from doing its work, and the events that tell of it: one when something begins to fail, one when
+ * it works again.
+ */
+export class StreamHealth {
+  /** An invariant that broke, or a recovery that failed: the stream stands. */
+  failure: string | undefined
+  /** The last transfer failed. */
+  link: StorageError | null = null
+  /** The source buffer or the backing cannot be used for now. */
+  trouble: StorageError | null = null
+  bufferFull = false
+  /** What the destination says of itself. */
+  farSide = { state: '', reason: '' }
+  #badSeal = false
+  readonly #stream: string
+  readonly #report: ReportEvent
+
+  constructor(stream: string, report: ReportEvent) {
+    this.#stream = stream
+    this.#report = report
+  }
+
+  say(severity: 'info' | 'warning' | 'error', code: string, text: string): void {
+    this.#report({ severity, code, object: this.#stream, text })
+  }
+
+  noteFailure(error: unknown): void {
+    const known = error instanceof StorageError
+    this.failure = known ? `${error.message}. ${error.hint}` : String(error)
+    const stack = !known && error instanceof Error ? `\n${error.stack}` : ''
+    this.say('error', 'STREAM_FAILED', this.failure + stack)
+  }
+
+  noteLink(error: StorageError | null): void {
+    this.#noteTurn(this.link, error, 'LINK_UP', 'transfers work again')
+    this.link = error
+  }
+
+  noteTrouble(error: StorageError | null): void {
+    this.#noteTurn(this.trouble, error, 'TROUBLE_OVER', 'epochs are cut again')
+    this.trouble = error
+  }
+
+  noteFarSide(state: string, reason: string): void {
+    if (state !== this.farSide.state && (state === 'failed' || state === 'stalled')) {
+      this.say('warning', 'DESTINATION_STALLED', reason)
+    }
+    this.farSide = { state, reason }
+  }
+
+  /** Said once: whoever can forge one can forge many. */
+  noteBadSeal(error: StorageError): void {
+    if (!this.#badSeal) this.say('error', 'ACKNOWLEDGEMENT_REFUSED', `${error.message}. ${error.hint}`)
+    this.#badSeal = true
+  }
+
+  #noteTurn(before: StorageError | null, now: StorageError | null, code: string, text: string): void {
+    if (now && before?.code !== now.code) this.say('warning', now.code, `${now.message}. ${now.hint}`)
+    if (!now && before) this.say('info', code, text)
+  }
+}

@@ -1,0 +1,136 @@
+import type { StateStore } from '../block/state-store.js'
+
+export interface StreamVolume {
+  readonly index: number
+  readonly name: string
+  readonly path: string
+  readonly sizeBytes: number
+}
+
+/** What an operator asked for. */
+export interface StreamDefinition {
+  readonly name: string
+  /** 16 bytes, hexadecimal; the folder's name at the destination. */
+  readonly id: string
+  readonly destination: string
+  readonly epochMs: number
+  readonly volumes: readonly StreamVolume[]
+  readonly paused: boolean
+}
+
+export interface StreamCounters {
+  readonly rawBytes: number
+  readonly foldedBytes: number
+  readonly identicalBytes: number
+  readonly compressedBytes: number
+  readonly sentBytes: number
+}
+
+/** Where the copy of an initialisation stands: the next byte to read of which volume. */
+export interface CopyCursor {
+  readonly slot: number
+  readonly offset: number
+}
+
+/** Where the stream stands: all of it changes in one transaction with the epoch it belongs to. */
+export interface StreamPosition {
+  /** new: never initialized. diverged: the journal does not hold every write any more. */
+  readonly phase: 'new' | 'running' | 'diverged'
+  readonly divergedReason: string
+  readonly generation: number
+  /** The last epoch in the source buffer, and the LSN it ends at. */
+  readonly cutEpoch: number
+  readonly cutLsn: string
+  /** Of the last part cut, hexadecimal: the next part carries it. */
+  readonly lastTag: string
+  readonly sentEpoch: number
+  readonly appliedEpoch: number
+  readonly appliedLsn: string
+  readonly acknowledgement: number
+  /** null: all was copied. */
+  readonly copy: CopyCursor | null
+  /** The journal's durable end after the last read of the copy. */
+  readonly copyEndLsn: string
+  /** The first epoch after which the far side is consistent; 0 while it is not cut. */
+  readonly consistentEpoch: number
+  readonly counters: StreamCounters
+}
+
+export const newPosition: StreamPosition = {
+  phase: 'new',
+  divergedReason: '',
+  generation: 0,
+  cutEpoch: 0,
+  cutLsn: '0',
+  lastTag: '00'.repeat(16),
+  sentEpoch: 0,
+  appliedEpoch: 0,
+  appliedLsn: '0',
+  acknowledgement: 0,
+  copy: null,
+  copyEndLsn: '0',
+  consistentEpoch: 0,
+  counters: { rawBytes: 0, foldedBytes: 0, identicalBytes: 0, compressedBytes: 0, sentBytes: 0 },
+}
+
+/** One epoch in the source buffer, kept until the destination has applied it. */
+export interface CutEpoch {
+  readonly epoch: number
+  readonly endLsn: string
+  readonly parts: readonly { readonly name: string; readonly lengthBytes: number }[]
+  readonly rawBytes: number
+  /** Milliseconds since 1970 of the oldest write in it. */
+  readonly oldestMs: number
+}
+
+/** The durable state of one stream at its source. */
+export class StreamState {
+  readonly #store: StateStore
+  readonly #name: string
+  #position: StreamPosition
+  readonly #epochs: Map<number, CutEpoch>
+
+  constructor(store: StateStore, name: string) {
+    this.#store = store
+    this.#name = name
+    this.#position = store.get<StreamPosition>(`position/${name}`) ?? newPosition
+    this.#epochs = new Map(store.list<CutEpoch>(`epoch/${name}/`).map(({ value }) => [value.epoch, value]))
+  }
+
+  get position(): StreamPosition {
+    return this.#position
+  }
+
+  /** Epochs in the source buffer, oldest first. */
+  get epochs(): ReadonlyMap<number, CutEpoch> {
+    return this.#epochs
+  }
+
+  async move(change: Partial<StreamPosition>): Promise<void> {
+    this.#position = { ...this.#position, ...change }
+    await this.#store.put({ [`position/${this.#name}`]: this.#position })
+  }
+
+  /** The epoch's files are durable under their names; from here on it exists. */
+  async commitEpoch(epoch: CutEpoch, change: Partial<StreamPosition>): Promise<void> {
+    this.#position = { ...this.#position, ...change }
+    this.#epochs.set(epoch.epoch, epoch)
+    await this.#store.put({
+      [`position/${this.#name}`]: this.#position,
+      [this.#epochKey(epoch.epoch)]: epoch,
+    })
+  }
+
+  async forgetEpochs(numbers: readonly number[]): Promise<void> {
+    for (const number of numbers) this.#epochs.delete(number)
+    await this.#store.remove(numbers.map((number) => this.#epochKey(number)))
+  }
+
+  async remove(): Promise<void> {
+    await this.#store.remove([`position/${this.#name}`, ...[...this.#epochs.keys()].map((n) => this.#epochKey(n))])
+  }
+
+  #epochKey(epoch: number): string {
+    return `epoch/${this.#name}/${epoch.toString().padStart(16, '0')}`
+  }
+}

@@ -1,0 +1,72 @@
+import { closeSync, fdatasyncSync, openSync, readSync, writeSync } from 'node:fs'
+import { errnoOf, StorageError } from '../block/storage-error.js'
+import { fileCalls } from '../intercept/file-calls.js'
+
+/**
+ * A flat file or block device as bytes, written synchronously: for worker threads and for replay before a device is
+ * attached. Nothing is durable until sync().
+ */
+export class Backing {
+  readonly path: string
+  readonly #fd: number
+
+  /** @throws StorageError BACKING_UNAVAILABLE */
+  constructor(path: string, mode: 'read' | 'write') {
+    this.path = path
+    this.#fd = this.#try('open', () => openSync(path, mode === 'read' ? 'r' : 'r+'))
+  }
+
+  /** Fills the buffer; what lies beyond the end reads as zeros. */
+  read(offset: number, into: Uint8Array): void {
+    let done = 0
+    while (done < into.length) {
+      const count = this.#try('read', () => readSync(this.#fd, into, done, into.length - done, offset + done))
+      if (count === 0) break
+      done += count
+    }
+    into.fill(0, done)
+  }
+
+  /** Where data begin at or after the offset; undefined when only zeros follow. */
+  nextData(offset: number): number | undefined {
+    const found = this.#try('seek', () => fileCalls.nextData(this.#fd, offset))
+    return found < 0 ? undefined : found
+  }
+
+  write(offset: number, bytes: Uint8Array): void {
+    let done = 0
+    while (done < bytes.length) {
+      done += this.#try('write', () => writeSync(this.#fd, bytes, done, bytes.length - done, offset + done))
+    }
+  }
+
+  /** Reads as zeros afterwards, and frees the space where the file system can. */
+  zero(offset: number, lengthBytes: number): void {
+    this.#try('zero', () => fileCalls.punchHole(this.#fd, offset, lengthBytes))
+  }
+
+  sync(): void {
+    this.#try('sync', () => fdatasyncSync(this.#fd))
+  }
+
+  close(): void {
+    closeSync(this.#fd)
+  }
+
+  #try<T>(op: string, call: () => T): T {
+    try {
+      return call()
+    } catch (cause) {
+      const full = errnoOf(cause) === 'ENOSPC'
+      throw new StorageError(full ? 'BACKING_FULL' : 'BACKING_UNAVAILABLE', {
+        op,
+        object: this.path,
+        cause,
+        retry: 'later',
+        hint: full
+          ? 'Free space on the file system that holds it.'
+          : 'Check that the file or device is there and healthy.',
+      })
+    }
+  }
+}

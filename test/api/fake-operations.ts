@@ -1,0 +1,257 @@
+import type {
+  AgentEvent,
+  AgentOperations,
+  AgentView,
+  CreatePairing,
+  DestinationTestView,
+  DestinationView,
+  InboundView,
+  StreamView,
+  VolumeView,
+} from '../../src/api/agent-operations.js'
+import type { ApiLog } from '../../src/api/server.js'
+
+/** An agent without storage: it answers with made-up views, remembers what it was asked and fails when told to. */
+export class FakeOperations implements AgentOperations {
+  /** Every call: the name of the operation and its argument. */
+  readonly calls: unknown[][] = []
+  /** Thrown by the next call. */
+  failNext: unknown
+  volumes: VolumeView[] = [volumeView('db')]
+  destinations: DestinationView[] = [
+    { name: 'backup', kind: 'https', endpoint: 'b:7443', state: 'up', reason: 'answers', streams: ['gold'] },
+  ]
+  inbound: InboundView[] = [inboundView('gold')]
+  /** The status of `gold`, one each time it is asked; the last one stays. */
+  states: Partial<StreamView>[] = [{}]
+  /** What streamWait answers, in turn; the last one stays. */
+  waits: boolean[] = [true]
+  pastEvents: AgentEvent[] = []
+  readonly #listeners = new Set<(event: AgentEvent) => void>()
+
+  get listenerCount(): number {
+    return this.#listeners.size
+  }
+
+  emit(event: AgentEvent): void {
+    this.pastEvents.push(event)
+    for (const listener of this.#listeners) listener(event)
+  }
+
+  #called(...call: unknown[]): void {
+    this.calls.push(call)
+    const failure = this.failNext
+    this.failNext = undefined
+    if (failure !== undefined) throw failure
+  }
+
+  #stream(name: string): StreamView {
+    const state = this.states.length > 1 ? this.states.shift()! : this.states[0]!
+    return streamView(name, state)
+  }
+
+  async agent(): Promise<AgentView> {
+    this.#called('agent')
+    return { version: '0.1.0', pid: 42, state: 'running', listen: '0.0.0.0:7443', javascriptCalls: 7 }
+  }
+
+  async volumeAdopt(request: { name: string; path: string }): Promise<VolumeView> {
+    this.#called('volumeAdopt', request)
+    return { ...volumeView(request.name), path: request.path }
+  }
+
+  async volumeCreate(request: { name: string; path: string; sizeBytes: number; force?: boolean }): Promise<VolumeView> {
+    this.#called('volumeCreate', request)
+    return { ...volumeView(request.name), path: request.path, sizeBytes: request.sizeBytes }
+  }
+
+  async volumeAttach(name: string): Promise<VolumeView> {
+    this.#called('volumeAttach', name)
+    return { ...volumeView(name), state: 'attached', device: '/dev/loop7', link: `/dev/tidemark/${name}` }
+  }
+
+  async volumeDetach(name: string): Promise<VolumeView> {
+    this.#called('volumeDetach', name)
+    return volumeView(name)
+  }
+
+  async volumeList(): Promise<VolumeView[]> {
+    this.#called('volumeList')
+    return this.volumes
+  }
+
+  async volumeShow(name: string): Promise<VolumeView> {
+    this.#called('volumeShow', name)
+    return this.volumes.find((volume) => volume.name === name) ?? volumeView(name)
+  }
+
+  async volumeRemove(name: string): Promise<void> {
+    this.#called('volumeRemove', name)
+  }
+
+  async pairingCreate(request: CreatePairing): Promise<{ pairing: string }> {
+    this.#called('pairingCreate', request)
+    return { pairing: 'tidemark1:c2VjcmV0' }
+  }
+
+  async destinationAdd(request: { name: string; pairing: string }): Promise<DestinationView> {
+    this.#called('destinationAdd', request)
+    return { ...this.destinations[0]!, name: request.name }
+  }
+
+  async destinationList(): Promise<DestinationView[]> {
+    this.#called('destinationList')
+    return this.destinations
+  }
+
+  async destinationTest(name: string): Promise<DestinationTestView> {
+    this.#called('destinationTest', name)
+    return { name, endpoint: 'https://b:7443', roundTripMs: 1.25 }
+  }
+
+  async destinationRemove(name: string): Promise<void> {
+    this.#called('destinationRemove', name)
+  }
+
+  async streamCreate(request: {
+    name: string
+    volumes: readonly string[]
+    destination: string
+    epochMs?: number
+  }): Promise<StreamView> {
+    this.#called('streamCreate', request)
+    return streamView(request.name, { volumes: request.volumes, destination: request.destination, state: 'new' })
+  }
+
+  async streamInitialize(name: string): Promise<StreamView> {
+    this.#called('streamInitialize', name)
+    return streamView(name, { state: 'initializing', reason: 'copying', initialize: { doneBytes: 0, totalBytes: 100 } })
+  }
+
+  async streamStatus(name: string): Promise<StreamView> {
+    this.#called('streamStatus', name)
+    return this.#stream(name)
+  }
+
+  async streamList(): Promise<StreamView[]> {
+    this.#called('streamList')
+    return [this.#stream('gold')]
+  }
+
+  async streamFlush(name: string): Promise<{ epoch: number; lsn: string }> {
+    this.#called('streamFlush', name)
+    return { epoch: 12, lsn: '18446744073709551615' }
+  }
+
+  async streamWait(name: string, epoch: number, timeoutMs: number): Promise<{ done: boolean; stream: StreamView }> {
+    this.#called('streamWait', name, epoch, timeoutMs)
+    const done = this.waits.length > 1 ? this.waits.shift()! : this.waits[0]!
+    if (!done) await new Promise((resolve) => setTimeout(resolve, Math.min(timeoutMs, 100)))
+    return { done, stream: this.#stream(name) }
+  }
+
+  async streamPause(name: string): Promise<StreamView> {
+    this.#called('streamPause', name)
+    return streamView(name, { state: 'paused', reason: 'by an operator' })
+  }
+
+  async streamResume(name: string): Promise<StreamView> {
+    this.#called('streamResume', name)
+    return streamView(name)
+  }
+
+  async streamRemove(name: string): Promise<void> {
+    this.#called('streamRemove', name)
+  }
+
+  async inboundList(): Promise<InboundView[]> {
+    this.#called('inboundList')
+    return this.inbound
+  }
+
+  async inboundShow(stream: string): Promise<InboundView> {
+    this.#called('inboundShow', stream)
+    return inboundView(stream)
+  }
+
+  async events(afterNumber: number): Promise<AgentEvent[]> {
+    this.#called('events', afterNumber)
+    return this.pastEvents.filter((event) => event.number > afterNumber).slice(0, 1000)
+  }
+
+  onEvent(listener: (event: AgentEvent) => void): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
+  }
+}
+
+export function volumeView(name: string): VolumeView {
+  return {
+    name,
+    path: `/srv/${name}.img`,
+    kind: 'file',
+    sizeBytes: 1024 ** 3,
+    device: null,
+    link: null,
+    state: 'detached',
+    reason: 'not attached',
+    stream: null,
+    logicalBlockBytes: 512,
+    counters: { reads: 1, writes: 2, flushes: 3, trims: 4, readBytes: 5, writtenBytes: 6 * 1024, errors: 0 },
+  }
+}
+
+export function streamView(name: string, over: Partial<StreamView> = {}): StreamView {
+  return {
+    name,
+    id: '00112233445566778899aabbccddeeff',
+    destination: 'backup',
+    volumes: ['db'],
+    epochMs: 1000,
+    state: 'replicating',
+    reason: 'all is sent',
+    waitingBytes: 4096,
+    oldestUnsentSeconds: 75,
+    bytesPerSecond: 1024 ** 2,
+    lsn: { journal: '9007199254740993', sent: '2', applied: '1' },
+    epoch: { cut: 3, sent: 2, applied: 1 },
+    generation: 1,
+    initialize: null,
+    counters: { rawBytes: 5, foldedBytes: 4, identicalBytes: 3, compressedBytes: 2, sentBytes: 1 },
+    ...over,
+  }
+}
+
+export function inboundView(stream: string): InboundView {
+  return {
+    stream,
+    id: '00112233445566778899aabbccddeeff',
+    pairing: 'a1b2',
+    state: 'consistent',
+    reason: 'up to date',
+    generation: 1,
+    appliedEpoch: 3,
+    appliedLsn: '77',
+    appliedTime: '2026-01-02T03:04:05.000Z',
+    waitingFiles: 0,
+    volumes: [{ name: 'db', path: '/var/lib/tidemark/inbound/gold/db.img', sizeBytes: 1024 ** 3 }],
+  }
+}
+
+export function event(number: number, text = 'the link is up'): AgentEvent {
+  return { number, time: '2026-01-02T03:04:05.000Z', severity: 'info', code: 'LINK_UP', object: 'backup', text }
+}
+
+/** A log that keeps its lines. */
+export class FakeLog implements ApiLog {
+  readonly lines: { level: string; details: object; message: string }[] = []
+  info = (details: object, message: string) => this.#add('info', details, message)
+  warn = (details: object, message: string) => this.#add('warn', details, message)
+  error = (details: object, message: string) => this.#add('error', details, message)
+  #add(level: string, details: object, message: string): void {
+    this.lines.push({ level, details, message })
+  }
+  levels(): string[] {
+    return this.lines.map(({ level }) => level)
+  }
+}

@@ -1,0 +1,29 @@
+/** The command line with an agent and an inspector that only print what they were asked. */
+
+import { StorageError } from '../../src/block/storage-error.js'
+import { runProgram } from '../../src/cli/program.js'
+
+process.exitCode = await runProgram(process.argv.slice(2), {
+  version: '1.2.3',
+  environment: process.env,
+  streams: process,
+  local: {
+    runAgent: async (options) => {
+      if (options.configFile?.endsWith('broken')) throw new TypeError('a fault\nof ours \u001b[31m')
+      if (options.configFile) {
+        throw new StorageError('BAD_CONFIG', {
+          op: 'agent',
+          object: options.configFile,
+          hint: 'Mend it.',
+          cause: 'line\n3',
+        })
+      }
+      process.stdout.write(`${JSON.stringify(options)}\n`)
+    },
+    inspectFile: async ({ write, ...options }) => {
+      write(`${JSON.stringify(options)}\n`)
+      if (options.json) write(`${JSON.stringify({ name: '\u007f\u009b\u202e' })}\n`)
+      else write('record \u001b[2J\u009b1m end\n')
+    },
+  },
+})

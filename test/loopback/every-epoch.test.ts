@@ -1,0 +1,89 @@
+/**
+ * The destination runs inside this test, one epoch at a time, and its image is judged at every single boundary: no
+ * epoch passes that nobody looked at.
+ */
+import { mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import { WorkerCalls } from '../../src/block/worker-calls.js'
+import { ImageFolder } from '../../src/destage/image-folder.js'
+import type { InboundPosition } from '../../src/destage/inbound-state.js'
+import { InboundStream } from '../../src/destage/inbound-stream.js'
+import { Inbox } from '../../src/destage/inbox.js'
+import { deriveStreamSecret } from '../../src/replication-file/keys.js'
+import { newPairing } from '../../src/transport/pairing.js'
+import { formatPairing } from '../../src/transport/pairing-string.js'
+import { Agent, flush } from '../fixtures/agent.js'
+import { MemoryStore } from '../fixtures/memory-store.js'
+import { scratchFolder } from '../fixtures/paths.js'
+import { difference } from '../fixtures/sites.js'
+import { type StampWriteOptions, stampVerify, startStamp } from '../fixtures/stamp.js'
+
+const folder = scratchFolder(t, 'every-epoch')
+const between = join(folder, 'between')
+mkdirSync(between)
+const source = await Agent.start(t, folder, 'source')
+const pairing = newPairing({ kind: 'folder', directory: between })
+await source.cli('destination', 'add', 'far', '--pairing', formatPairing(pairing))
+
+const worker = new WorkerCalls(new URL('../../src/destage/destage-worker.js', import.meta.url))
+t.teardown(() => worker.close())
+
+const loads: [string, StampWriteOptions][] = [
+  ['one writer at depth 1: a strict prefix', { threads: 1, sizes: '4096', blocks: 256, seconds: 8 }],
+  ['four writers, 512 B to 128 KiB, overlapping', { threads: 4, sizes: '512-131072', overlap: true, seconds: 8 }],
+]
+for (const [index, [title, load]] of loads.entries()) {
+  t.test(`every epoch boundary is a state the source passed through: ${title}`, async (t) => {
+    const name = `v${index}`
+    const log = join(folder, `${name}.log`)
+    const { device } = await source.volume(folder, name, '32MiB')
+    const { id } = await source.cli<{ id: string }>(
+      ...['stream', 'create', name, '--volume', name, '--destination', 'far', '--epoch', '100ms'],
+    )
+    const stop = new AbortController()
+    const images = new ImageFolder(join(folder, `${name}-images`))
+    const inbox = new Inbox(join(between, pairing.id.toString('hex')), () => stream.pause.wake())
+    t.teardown(() => inbox.close())
+    const boundaries: { epoch: number; n: number }[] = []
+    const look = async ({ appliedEpoch, consistent, volumes }: InboundPosition): Promise<void> => {
+      if (!consistent) return
+      const verdict = stampVerify(images.path(volumes[0]!), log)
+      boundaries.push({ epoch: appliedEpoch, n: verdict.n })
+      if (!verdict.ok) t.fail(`epoch ${appliedEpoch}: ${JSON.stringify(verdict)}`)
+    }
+    const stream = new InboundStream({
+      pairingId: pairing.id,
+      streamId: Buffer.from(id, 'hex'),
+      secret: deriveStreamSecret(pairing.secret, Buffer.from(id, 'hex')),
+      store: new MemoryStore(),
+      directory: join(folder, `${name}-inbound`),
+      images,
+      inbox,
+      worker,
+      report: ({ severity, text }) => severity === 'error' && t.fail(text),
+      limits: { epochs: 1, rawBytes: 1 },
+      onApplied: look,
+    })
+    const running = stream.run(stop.signal)
+    const writer = startStamp(device, log, { ...load, seed: 5 + index, fsyncEvery: 50 })
+    await source.cli('stream', 'initialize', name, '--wait')
+    const { errno, writes } = await writer.ended
+    t.equal(errno, 0)
+    await flush(source, name)
+    stop.abort()
+    await running
+    t.comment(`${boundaries.length} epochs judged over ${writes} writes`)
+    t.ok(boundaries.length >= 20, `${boundaries.length} boundaries were judged`)
+    t.ok(boundaries.at(-1)!.n > boundaries[0]!.n, 'and they moved on')
+    t.same(
+      boundaries.map(({ epoch }) => epoch),
+      boundaries.map((_, at) => boundaries[0]!.epoch + at),
+      'none was left out',
+    )
+    const image = images.path(stream.position.volumes[0]!)
+    t.match(stampVerify(image, log, { requireAll: true }), { ok: true, behind: 0 })
+    t.equal(await difference(device, image), '')
+    await source.cli('stream', 'remove', name)
+  })
+}

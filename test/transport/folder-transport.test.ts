@@ -1,0 +1,65 @@
+import { randomBytes } from 'node:crypto'
+import { mkdir, readdir, symlink, writeFile } from 'node:fs/promises'
+import path from 'node:path'
+import t from 'tap'
+import { folderTransport } from '../../src/transport/folder-transport.js'
+import { mountSmallDisk } from '../fixtures/small-disk.js'
+import { transportContract } from './transport-contract.js'
+
+const never = new AbortController().signal
+const folder = 'ab'.repeat(16)
+
+await transportContract('folder', async (scratch) => {
+  const directory = path.join(scratch, 'disk')
+  await mkdir(directory)
+  const id = randomBytes(16)
+  return {
+    open: () => folderTransport({ kind: 'folder', directory }, id),
+    arrivals: path.join(directory, id.toString('hex')),
+    close: async () => undefined,
+  }
+})
+
+await t.test('a directory that is not mounted is never made', async (t) => {
+  const directory = path.join(t.testdir(), 'absent')
+  const transport = folderTransport({ kind: 'folder', directory }, randomBytes(16))
+  await t.rejects(transport.test(never), { code: 'NOT_FOUND', hint: /mount/ })
+  await t.rejects(readdir(directory), { code: 'ENOENT' })
+})
+
+await t.test('a link in the place of a folder or file is not followed', async (t) => {
+  const scratch = t.testdir({ disk: {}, elsewhere: { secret: 'secret' }, local: 'content' })
+  const directory = path.join(scratch, 'disk')
+  const id = randomBytes(16)
+  const transport = folderTransport({ kind: 'folder', directory }, id)
+  const pair = path.join(directory, id.toString('hex'))
+  await symlink(path.join(scratch, 'elsewhere'), pair)
+  await t.rejects(transport.put(folder, 'a', path.join(scratch, 'local'), { signal: never }), { code: 'NOT_A_FOLDER' })
+  await t.rejects(transport.list(folder, never), { code: 'NOT_A_FOLDER' })
+  t.same(await readdir(path.join(scratch, 'elsewhere')), ['secret'])
+
+  const other = randomBytes(16)
+  const second = folderTransport({ kind: 'folder', directory }, other)
+  const inside = path.join(directory, other.toString('hex'), folder)
+  await mkdir(inside, { recursive: true })
+  await symlink(path.join(scratch, 'elsewhere', 'secret'), path.join(inside, 'a'))
+  await symlink(path.join(scratch, 'elsewhere', 'secret'), path.join(inside, 'b.partial'))
+  await t.rejects(second.read(folder, 'a', 100, never), { code: 'NOT_A_FOLDER' })
+  t.same(await second.list(folder, never), [])
+  await second.put(folder, 'b', path.join(scratch, 'local'), { signal: never })
+  t.same(await readdir(path.join(scratch, 'elsewhere')), ['secret'])
+  t.equal(String(await second.read(folder, 'b', 100, never)), 'content')
+})
+
+await t.test('a full disk is REMOTE_FULL and keeps no part of the file', async (t) => {
+  const scratch = t.testdir()
+  await writeFile(path.join(scratch, 'local'), randomBytes(4 * 1024 * 1024))
+  const disk = await mountSmallDisk(2 * 1024 * 1024)
+  t.teardown(() => disk.unmount())
+  const transport = folderTransport({ kind: 'folder', directory: disk.directory }, randomBytes(16))
+  await t.rejects(transport.put(folder, 'a', path.join(scratch, 'local'), { signal: never }), {
+    code: 'REMOTE_FULL',
+    retry: 'later',
+  })
+  t.same(await transport.list(folder, never), [])
+})
