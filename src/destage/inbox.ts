@@ -4,6 +4,7 @@ import path from 'node:path'
 import { errnoOf } from '../block/storage-error.js'
 import { ACKNOWLEDGEMENT_NAME } from '../replication-file/acknowledgement.js'
 import { PART_FILE_LIMIT } from '../replication-file/limits.js'
+import { TEST_FOLDER } from '../transport/remote-name.js'
 import { TEMPORARY_SUFFIX } from '../transport/transport.js'
 
 /** Names looked at in one folder in one turn, at the most: a flooded folder costs time, not memory. */
@@ -37,7 +38,7 @@ export class Inbox {
     this.#watch(this.directory, null)
     const names: string[] = []
     for await (const entry of await this.#entries(this.directory)) {
-      if (entry.isDirectory() && streamFolder.test(entry.name)) names.push(entry.name)
+      if (entry.isDirectory() && streamFolder.test(entry.name) && entry.name !== TEST_FOLDER) names.push(entry.name)
       if (names.length >= scanLimit) break
     }
     return names.sort()

@@ -18,9 +18,9 @@ const magic = Buffer.from(RECORD_MAGIC).readUInt32LE()
 export type PlaceState =
   /** A record with its payload. */
   | 'complete'
-  /** Its length can be trusted; it was never completed. */
+  /** Its length can be trusted; it was never completed: the commit is 0. */
   | 'reserved'
-  /** Complete, and the payload is not what was written. */
+  /** It was completed, and the payload or the commit is not what was written. */
   | 'damaged'
   /** No valid header: `reason` says why. */
   | 'none'
@@ -120,8 +120,10 @@ export class SegmentScan {
     if (end > this.#endPosition) return 'beyond'
     this.#next = end
     const f = recordFields
-    const commit = crc32c(bytes.subarray(at, at + f.commit.offset), this.seed)
-    if (bytes.readUInt32LE(at + f.commit.offset) !== commit) return 'reserved'
+    const commit = bytes.readUInt32LE(at + f.commit.offset)
+    if (commit !== crc32c(bytes.subarray(at, at + f.commit.offset), this.seed)) {
+      return commit === 0 ? 'reserved' : 'damaged'
+    }
     return this.#payloadSound() ? 'complete' : 'damaged'
   }
 

@@ -147,8 +147,10 @@ export class EpochCutter {
   }
 
   async #commit(epoch: number, result: PackResult, copy: CopyCursor | null): Promise<void> {
-    const { counters, consistentEpoch, copy: before, copyEndLsn } = this.#position
-    const copied = before !== null && copy === null
+    const copied = this.#position.copy !== null && copy === null
+    const copyEndLsn = copied ? (await this.#options.journal.sync()).toString() : this.#position.copyEndLsn
+    // Read after the wait: the sender counts meanwhile.
+    const { counters, consistentEpoch } = this.#position
     const { endLsn, parts, rawBytes, oldestMs } = result
     await this.#options.state.commitEpoch(
       { epoch, endLsn: endLsn.toString(), parts, rawBytes, oldestMs },
@@ -157,7 +159,7 @@ export class EpochCutter {
         cutLsn: endLsn.toString(),
         lastTag: Buffer.from(result.tag).toString('hex'),
         copy,
-        copyEndLsn: copied ? (await this.#options.journal.sync()).toString() : copyEndLsn,
+        copyEndLsn,
         consistentEpoch: consistentEpoch === 0 && !result.initializing ? epoch : consistentEpoch,
         counters: {
           rawBytes: counters.rawBytes + rawBytes,

@@ -34,7 +34,7 @@ async function pack(job: PackJob): Promise<PackResult> {
   const records = journalLayer(journal, copyLayer(job.copies))
   const fold = foldEpoch(records)
   const content = sentContentOf(job)
-  const { kept, identicalBytes } = partRecords(fold, records, content)
+  const { kept, rawBytes, foldedBytes, identicalBytes } = partRecords(fold, records, content)
   const initializing = job.consistentFrom === null || endLsn < job.consistentFrom
   const written = await writeParts(job, endLsn, initializing, records, kept)
   rememberSent(job, content, written.tag)
@@ -43,8 +43,8 @@ async function pack(job: PackJob): Promise<PackResult> {
     initializing,
     parts: written.parts,
     tag: written.tag,
-    rawBytes: fold.rawBytes,
-    foldedBytes: fold.foldedBytes,
+    rawBytes,
+    foldedBytes,
     identicalBytes,
     compressedBytes: written.compressedBytes,
     oldestMs: Number(records.oldestNs / 1_000_000n),

@@ -15,7 +15,9 @@ export function partRecords(
   fold: Fold,
   records: EpochRecords,
   content: SentContent,
-): { kept: PartRecord[]; identicalBytes: number } {
+): { kept: PartRecord[]; rawBytes: number; foldedBytes: number; identicalBytes: number } {
+  const rawBytes = writtenBytes(records)
+  let survivingBytes = 0
   const kept: PartRecord[] = []
   let identicalBytes = 0
   for (const folded of fold.volumes) {
@@ -30,6 +32,7 @@ export function partRecords(
         kept.push({ ...stamp, kind: folded.kind[at] === foldKind.trim ? 'trim' : 'zero', offset, lengthBytes })
         continue
       }
+      if (!records.isCopy(record)) survivingBytes += lengthBytes
       const from = folded.payloadOffset[at]!
       const payload = records.payload(record).subarray(from, from + lengthBytes)
       for (const piece of splitZeroBlocks(offset, payload)) {
@@ -60,7 +63,16 @@ export function partRecords(
       }
     }
   }
-  return { kept, identicalBytes }
+  return { kept, rawBytes, foldedBytes: rawBytes - survivingBytes, identicalBytes }
+}
+
+/** By hosts: what an initialisation copied does not count. */
+function writtenBytes(records: EpochRecords): number {
+  let bytes = 0
+  for (let at = 0; at < records.count; at++) {
+    if (records.kind[at] === foldKind.write && !records.isCopy(at)) bytes += records.lengthBytes[at]!
+  }
+  return bytes
 }
 
 /** Groups that fit a part each; at least one, for an epoch that changes nothing is a recovery point too. */

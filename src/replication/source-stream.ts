@@ -1,11 +1,10 @@
-import assert from 'node:assert/strict'
 import { Changes } from '../block/changes.js'
 import type { ReportEvent } from '../block/event-log.js'
 import { Exclusive } from '../block/exclusive.js'
 import { Pause } from '../block/pause.js'
 import type { StateStore } from '../block/state-store.js'
 import { StorageError } from '../block/storage-error.js'
-import { type Lsn, volumeIndex } from '../block/units.js'
+import type { Lsn } from '../block/units.js'
 import type { WorkerCalls } from '../block/worker-calls.js'
 import { StreamJournal, type StreamJournalOptions } from '../journal/stream-journal.js'
 import type { Transport } from '../transport/transport.js'
@@ -14,6 +13,7 @@ import type { Volume } from '../volume/volume.js'
 import { AcknowledgementReader } from './acknowledgement-reader.js'
 import { copyProgress } from './copy-planner.js'
 import { EpochCutter } from './epoch-cutter.js'
+import { RecordedVolumes } from './recorded-volumes.js'
 import { replayOnto } from './replay.js'
 import { Sender } from './sender.js'
 import { SourceBuffer } from './source-buffer.js'
@@ -58,6 +58,7 @@ export class SourceStream {
   readonly #exclusive = new Exclusive()
   readonly #changes = new Changes()
   readonly #health: StreamHealth
+  readonly #volumes: RecordedVolumes
   #definition: StreamDefinition
   #running: Running | undefined
 
@@ -65,6 +66,7 @@ export class SourceStream {
     this.#options = options
     this.#definition = options.definition
     this.#health = new StreamHealth(options.definition.name, options.report)
+    this.#volumes = new RecordedVolumes(options.definition.volumes, options.volumes)
     this.#state = new StreamState(options.store, options.definition.name)
     this.#buffer = new SourceBuffer(options.bufferDirectory, this.#state)
   }
@@ -192,7 +194,7 @@ export class SourceStream {
    */
   stop(): Promise<void> {
     return this.#exclusive.run(async () => {
-      if (this.#options.volumes.every(({ device }) => device === null)) return this.#halt(false)
+      if (!this.#volumes.someAttached) return this.#halt(false)
       this.#running?.stop.abort()
       await this.#running?.ended
       await this.#running?.journal.sync()
@@ -248,11 +250,9 @@ export class SourceStream {
   /** Record from here on, then cut and send. */
   async #run(journal: StreamJournal): Promise<void> {
     try {
-      for (const { index, name } of this.#definition.volumes) {
-        await this.#volume(name).setJournal(journal.native, volumeIndex(index))
-      }
+      await this.#volumes.record(journal)
     } catch (error) {
-      await this.#release(journal, false)
+      await this.#volumes.release(journal, false)
       throw error
     }
     this.#startLoops(journal)
@@ -319,13 +319,9 @@ export class SourceStream {
     while (!signal.aborted) {
       await pause.wait(checkpointMs, signal)
       if (signal.aborted) return
-      await journal.checkpoint(() => this.#syncBackings())
+      await journal.checkpoint(() => this.#volumes.sync())
       journal.trim(BigInt(this.position.cutLsn) as Lsn)
     }
-  }
-
-  async #syncBackings(): Promise<void> {
-    for (const { name } of this.#definition.volumes) await this.#volume(name).syncBacking()
   }
 
   /** @param drop nothing in the journal is needed any more */
@@ -335,14 +331,8 @@ export class SourceStream {
     this.#running = undefined
     running.stop.abort()
     await running.ended
-    await this.#release(running.journal, !drop)
+    await this.#volumes.release(running.journal, !drop)
     this.#changes.announce()
-  }
-
-  async #release(journal: StreamJournal, keep: boolean): Promise<void> {
-    for (const { name } of this.#definition.volumes) await this.#volume(name).setJournal(null)
-    await this.#syncBackings()
-    await journal.close(keep)
   }
 
   /**
@@ -383,12 +373,6 @@ export class SourceStream {
         void this.#journalStopped(reason)
       },
     }
-  }
-
-  #volume(name: string): Volume {
-    const volume = this.#options.volumes.find((candidate) => candidate.name === name)
-    assert(volume, `stream ${this.#definition.name} has no volume ${name}`)
-    return volume
   }
 
   #mustRun(): Running {

@@ -10,6 +10,7 @@ import type { ResourcePath, UploadRange } from './https-protocol.js'
 import { TEST_FOLDER } from './remote-name.js'
 import { type RemoteFile, TEMPORARY_SUFFIX } from './transport.js'
 
+const GATHER_BYTES = 512 * 1024
 const CHECKSUM_CHUNK_BYTES = 1024 * 1024
 
 /** The request is answered by this status and nothing was changed that a later request would not mend. */
@@ -99,15 +100,32 @@ async function resumable(folder: AnchoredFolder, name: string, range: UploadRang
   throw new Refusal(409, `there are ${file?.lengthBytes ?? 0} bytes, not ${range.start}`)
 }
 
+/** Write the body from `start` on; resolves to where it ended. What came before an error is written too. */
 async function receive(target: FileHandle, start: number, body: AsyncIterable<Buffer>, onChunk: () => void) {
   let offset = start
-  for await (const chunk of body) {
-    for (let written = 0; written < chunk.length; ) {
-      const { bytesWritten } = await target.write(chunk, written, chunk.length - written, offset)
-      written += bytesWritten
+  let gathered: Buffer[] = []
+  let gatheredBytes = 0
+  const flush = async (): Promise<void> => {
+    let rest = gathered
+    gathered = []
+    gatheredBytes = 0
+    while (rest.length > 0) {
+      const { bytesWritten } = await target.writev(rest, offset)
       offset += bytesWritten
+      const lengthBytes = rest.reduce((sum, chunk) => sum + chunk.length, 0)
+      rest = bytesWritten < lengthBytes ? [Buffer.concat(rest).subarray(bytesWritten)] : []
     }
-    onChunk()
+  }
+  try {
+    // A TLS record is 16 KiB at the most; a write for each would be most of the work.
+    for await (const chunk of body) {
+      gathered.push(chunk)
+      gatheredBytes += chunk.length
+      if (gatheredBytes >= GATHER_BYTES) await flush()
+      onChunk()
+    }
+  } finally {
+    await flush()
   }
   return offset
 }

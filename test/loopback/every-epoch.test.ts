@@ -31,7 +31,10 @@ t.teardown(() => worker.close())
 
 const loads: [string, StampWriteOptions][] = [
   ['one writer at depth 1: a strict prefix', { threads: 1, sizes: '4096', blocks: 256, seconds: 8 }],
-  ['four writers, 512 B to 128 KiB, overlapping', { threads: 4, sizes: '512-131072', overlap: true, seconds: 8 }],
+  [
+    'four writers, 512 B to 128 KiB, overlapping',
+    { threads: 4, sizes: '512-131072', overlap: true, rate: 400, seconds: 8 },
+  ],
 ]
 for (const [index, [title, load]] of loads.entries()) {
   t.test(`every epoch boundary is a state the source passed through: ${title}`, async (t) => {

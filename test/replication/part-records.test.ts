@@ -39,7 +39,8 @@ const data = (fill: number, length = 4096): Buffer => Buffer.alloc(length, fill)
 
 t.test('1,000 rewrites of one block are one record', async (t) => {
   const rewrites = Array.from({ length: 1000 }, (_, at) => ({ offset: 8192, bytes: data((at % 255) + 1) }))
-  const { kept } = pack(rewrites)
+  const { kept, foldedBytes } = pack(rewrites)
+  t.equal(foldedBytes, 999 * 4096)
   t.equal(kept.length, 1)
   t.ok(kept[0]!.kind === 'write' && kept[0]!.payload.equals(rewrites.at(-1)!.bytes))
 })
@@ -48,7 +49,7 @@ t.test('the same content again does not cross, and is counted', async (t) => {
   const content = new SentContent(1024)
   pack([{ offset: 0, bytes: data(7, 8192) }], content)
   const again = pack([{ offset: 0, bytes: data(7, 8192) }], content)
-  t.same(again, { kept: [], identicalBytes: 8192 })
+  t.same(again, { kept: [], rawBytes: 8192, foldedBytes: 0, identicalBytes: 8192 })
   const other = pack([{ offset: 4096, bytes: data(8) }], content)
   t.equal(other.kept.length, 1)
 })

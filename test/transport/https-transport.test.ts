@@ -1,4 +1,5 @@
-import { mkdir } from 'node:fs/promises'
+import { randomBytes } from 'node:crypto'
+import { mkdir, readdir, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import t from 'tap'
 import { fingerprintOf, makeCertificate } from '../../src/transport/certificate.js'
@@ -7,14 +8,14 @@ import { httpsTransport } from '../../src/transport/https-transport.js'
 import { type HttpsEndpoint, newPairing } from '../../src/transport/pairing.js'
 import { bearerToken } from '../../src/transport/pairing-keys.js'
 import { startCuttingProxy } from '../fixtures/cutting-proxy.js'
+import { mountSmallDisk } from '../fixtures/small-disk.js'
 import { transportContract } from './transport-contract.js'
 
 const never = new AbortController().signal
 const certificate = await makeCertificate()
 const fingerprint = fingerprintOf(certificate.cert)
 
-async function makeSite(scratch: string) {
-  const inbox = path.join(scratch, 'inbox')
+async function makeSite(scratch: string, inbox = path.join(scratch, 'inbox')) {
   const endpointAt = (port: number): HttpsEndpoint => ({ kind: 'https', host: '127.0.0.1', port, fingerprint })
   const pairing = newPairing(endpointAt(1))
   const token = bearerToken(pairing)
@@ -90,4 +91,48 @@ await t.test('nobody but the paired agent ever sees the token', async (t) => {
   const transport = site.open(impostor)
   t.teardown(() => transport.close())
   await t.rejects(transport.list('ab'.repeat(16), never), { code: 'TLS_FINGERPRINT' })
+})
+
+await t.test('a full disk at the receiver is REMOTE_FULL, and the transfer goes on when there is room', async (t) => {
+  const scratch = t.testdir()
+  const disk = await mountSmallDisk(2 * 1024 * 1024)
+  t.teardown(() => disk.unmount())
+  const site = await makeSite(scratch, path.join(disk.directory, 'inbox'))
+  t.teardown(() => site.close())
+  const transport = site.open()
+  t.teardown(() => transport.close())
+  const folder = 'ab'.repeat(16)
+  const [filler, file] = ['filler', 'file'].map((name) => path.join(scratch, name)) as [string, string]
+  await writeFile(filler, randomBytes(1024 * 1024))
+  await writeFile(file, randomBytes(1536 * 1024))
+  await transport.put(folder, 'filler', filler, { signal: never })
+  await t.rejects(transport.put(folder, 'file', file, { signal: never }), { code: 'REMOTE_FULL', retry: 'later' })
+  t.same(await readdir(path.join(site.arrivals, folder)), ['filler'])
+  await transport.remove(folder, 'filler', never)
+  await transport.put(folder, 'file', file, { signal: never })
+  t.same(await transport.list(folder, never), [{ name: 'file', lengthBytes: 1536 * 1024 }])
+})
+
+await t.test('a pairing that is withdrawn is LOGIN_DENIED from then on', async (t) => {
+  const scratch = t.testdir()
+  const pairing = newPairing({ kind: 'https', host: '127.0.0.1', port: 1, fingerprint })
+  let token: string | undefined = bearerToken(pairing)
+  const inbox = path.join(scratch, 'inbox')
+  const receiver = await startReceiver({ host: '127.0.0.1', port: 0, certificate, inbox, authorize: () => token })
+  t.teardown(() => receiver.close())
+  const endpoint: HttpsEndpoint = { kind: 'https', host: '127.0.0.1', port: receiver.port, fingerprint }
+  const transport = httpsTransport(endpoint, pairing.id, token)
+  t.teardown(() => transport.close())
+  const file = path.join(scratch, 'file')
+  await writeFile(file, randomBytes(200_000))
+  await transport.put('ab'.repeat(16), 'a', file, { signal: never })
+  token = undefined
+  await t.rejects(transport.put('ab'.repeat(16), 'a', file, { signal: never }), {
+    code: 'LOGIN_DENIED',
+    retry: 'never',
+  })
+  await t.rejects(transport.put('ab'.repeat(16), 'a', file, { signal: never }), {
+    code: 'LOGIN_DENIED',
+    retry: 'never',
+  })
 })
