@@ -18,6 +18,12 @@ namespace {
 constexpr uint32_t sectorBytes = 512;
 constexpr uint32_t maximumLogicalBlockBytes = 4096;
 constexpr size_t zeroBytes = 1 << 20;
+/**
+ * Largest write into the page cache, bytes. The kernel makes one folio for one write, up to megabytes, and each small
+ * write into a large folio then walks all of its buffers: 4 KiB at random took 14 us after a fill with 1 MiB writes, 3 us
+ * after this.
+ */
+constexpr size_t cachedWriteBytes = 64 << 10;
 alignas(4096) const unsigned char zeros[zeroBytes] = {};
 
 Error openError(const BackingOptions& options, const struct stat& status, int errnoValue) {
@@ -26,14 +32,17 @@ Error openError(const BackingOptions& options, const struct stat& status, int er
     case ENXIO:
     case ENODEV:
       return Error::fromErrno("NOT_FOUND", options.path, errnoValue);
-    case EACCES:
-    case EPERM:
-      return Error::fromErrno("NOT_PERMITTED", options.path, errnoValue);
     case EROFS:
       return Error::fromErrno("READ_ONLY", options.path, errnoValue);
+    case EACCES:
+    case EPERM:
     case EBUSY: {
+      // Some kernels answer EPERM for a device that is mounted.
       const std::string holders = S_ISBLK(status.st_mode) ? describeDeviceHolders(status.st_rdev) : "";
-      return Error{"DEVICE_BUSY", errnoValue, options.path + " is " + (holders.empty() ? "in use" : holders)};
+      if (errnoValue != EBUSY && holders.empty()) {
+        return Error::fromErrno("NOT_PERMITTED", options.path, errnoValue);
+      }
+      return Error{"DEVICE_BUSY", EBUSY, options.path + " is " + (holders.empty() ? "in use" : holders)};
     }
     default:
       return Error::fromErrno("IO_FAILED", "open " + options.path, errnoValue);
@@ -99,6 +108,13 @@ Result<std::unique_ptr<Backing>> Backing::open(const BackingOptions& options) {
       }
     }
   }
+  if (options.direct) {
+    backing->largestWriteBytes_ = SIZE_MAX;
+  } else {
+    // Hosts read ahead themselves; readahead here would only fill the cache with large folios (see above).
+    posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
+    backing->largestWriteBytes_ = cachedWriteBytes;
+  }
   backing->logicalBlockBytes_ = std::clamp(backing->logicalBlockBytes_, sectorBytes, maximumLogicalBlockBytes);
   backing->sizeBytes_ -= backing->sizeBytes_ % backing->logicalBlockBytes_;
   return backing;
@@ -126,7 +142,8 @@ int Backing::read(uint64_t offset, void* bytes, size_t length) const {
 int Backing::write(uint64_t offset, const void* bytes, size_t length) {
   const auto* at = static_cast<const unsigned char*>(bytes);
   while (length > 0) {
-    const ssize_t done = pwrite(fd_.get(), at, length, static_cast<off_t>(offset));
+    const size_t piece = std::min(length, largestWriteBytes_);
+    const ssize_t done = pwrite(fd_.get(), at, piece, static_cast<off_t>(offset));
     if (done < 0) {
       if (errno == EINTR) continue;
       return errno;

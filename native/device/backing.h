@@ -60,6 +60,7 @@ class Backing {
   bool isBlockDevice_ = false;
   uint64_t sizeBytes_ = 0;
   uint32_t logicalBlockBytes_ = 512;
+  size_t largestWriteBytes_ = 0;
 };
 
 }  // namespace tidemark

@@ -26,12 +26,16 @@ class Gate {
   }
 
   void leave() {
+    uint64_t state = state_.load(std::memory_order_relaxed);
+    while ((state & closedBit) == 0) {
+      assert(state != 0);
+      if (state_.compare_exchange_weak(state, state - 1, std::memory_order_acq_rel)) return;
+    }
+    // Under the lock, so that who drains goes on, and perhaps destroys the gate, only after this has let go of it.
+    const std::lock_guard lock(mutex_);
     const uint64_t before = state_.fetch_sub(1, std::memory_order_acq_rel);
     assert((before & ~closedBit) != 0);
-    if (before == (closedBit | 1)) {
-      const std::lock_guard lock(mutex_);
-      changed_.notify_all();
-    }
+    if ((before & ~closedBit) == 1) changed_.notify_all();
   }
 
   void drain() {

@@ -134,7 +134,8 @@ Result<void> Volume::syncBacking() {
   auto done = std::make_shared<std::promise<int>>();
   std::future<int> result = done->get_future();
   {
-    const std::lock_guard lock(lifecycle_);
+    // Not the lifecycle lock: setJournal() may hold that for as long as a full journal holds up writers.
+    const std::lock_guard lock(workers_);
     if (closed_) return Error{"VOLUME_CLOSED", 0, options_.name + " is closed"};
     sync_->request([done](int errnoValue) { done->set_value(errnoValue); });
   }
@@ -150,14 +151,21 @@ Result<void> Volume::close() {
 }
 
 Result<void> Volume::closeLocked() {
-  if (closed_.exchange(true)) return {};
+  std::unique_ptr<GrantWorker> grants;
+  std::unique_ptr<BackingSync> sync;
+  {
+    const std::lock_guard lock(workers_);
+    if (closed_.exchange(true)) return {};
+    grants = std::move(grants_);
+    sync = std::move(sync_);
+  }
   if (faults_) {
     std::vector<ParkedRequest*> parked;
     faults_->close(parked);
     for (ParkedRequest* request : parked) resume(*request);
   }
-  grants_.reset();
-  sync_.reset();
+  grants.reset();
+  sync.reset();
   journal_.reset();
   backing_.reset();
   return {};
@@ -166,12 +174,14 @@ Result<void> Volume::closeLocked() {
 bool Volume::takeFaults(std::vector<Fault>& faults) { return faults_ && faults_->takeBatch(faults); }
 
 Result<void> Volume::grant(std::vector<Grant> grants) {
+  const std::lock_guard lock(workers_);
   if (closed_) return Error{"VOLUME_CLOSED", 0, options_.name + " is closed"};
   if (!grants_) return Error{"INVALID_ARGUMENT", EINVAL, options_.name + " has no table"};
   return grants_->grant(std::move(grants));
 }
 
 Result<void> Volume::refuse(std::vector<uint64_t> blocks, int errnoValue) {
+  const std::lock_guard lock(workers_);
   if (closed_) return Error{"VOLUME_CLOSED", 0, options_.name + " is closed"};
   if (!grants_) return Error{"INVALID_ARGUMENT", EINVAL, options_.name + " has no table"};
   if (errnoValue <= 0) return Error{"INVALID_ARGUMENT", EINVAL, "a refusal needs an errno"};

@@ -52,9 +52,9 @@ struct VolumeCounters {
  * its backing write is done, so journal and backing agree on the order. Reads take no lock on a linear table; on a mapped one they take
  * the range lock too, so that nobody reads a place that was given to another block meanwhile.
  *
- * Locks: lifecycle_ (attach, detach, setJournal, close: one at a time) is taken before anything else and never by the
- * threads that serve requests. Those hold, in this order: the gate, a range, whatever the journal takes inside.
- * A parked request is outside the gate and holds no range.
+ * Locks: lifecycle_ (attach, detach, setJournal, close: one at a time) is taken before anything else, then workers_;
+ * neither by the threads that serve requests. Those hold, in this order: the gate, a range, whatever the journal takes
+ * inside. A parked request is outside the gate and holds no range.
  */
 class Volume final : public RequestTarget {
  public:
@@ -136,6 +136,8 @@ class Volume final : public RequestTarget {
   uint16_t journalIndex_ = 0;
 
   std::unique_ptr<FaultQueue> faults_;
+  /** Guards the two below against close(). Front-end threads need it not: they have ended by then. */
+  std::mutex workers_;
   std::unique_ptr<GrantWorker> grants_;
   std::unique_ptr<BackingSync> sync_;
 

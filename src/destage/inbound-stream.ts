@@ -126,7 +126,9 @@ export class InboundStream {
     return true
   }
 
+  /** After a failure one at a time, so that a bad epoch holds back none before it. */
   get #limits(): BatchLimits {
+    if (this.#obstacle) return { epochs: 1, rawBytes: 1 }
     return this.#options.limits ?? { epochs: 16, rawBytes: 64 * 1024 * 1024 }
   }
 

@@ -9,11 +9,26 @@ import {
   recordType,
   recordTypeName,
 } from './format.js'
+import { checksumWords } from './header-checksum.js'
 import { damaged, type SegmentFile } from './segment-file.js'
 
 /** Read at once, unless a record is larger. */
 const CHUNK_BYTES = 4 * 1024 * 1024
 const magic = Buffer.from(RECORD_MAGIC).readUInt32LE()
+
+/** Index of a field's first 32-bit word in its header. */
+const word = {
+  type: recordFields.type.offset / 4,
+  lsn: recordFields.lsn.offset / 4,
+  offset: recordFields.offset.offset / 4,
+  length: recordFields.length.offset / 4,
+  time: recordFields.time.offset / 4,
+  payloadBytes: recordFields.payloadBytes.offset / 4,
+  incarnation: recordFields.incarnation.offset / 4,
+  headerCrc: recordFields.headerCrc.offset / 4,
+  payloadCrc: recordFields.payloadCrc.offset / 4,
+  commit: recordFields.commit.offset / 4,
+} as const
 
 export type PlaceState =
   /** A record with its payload. */
@@ -65,6 +80,8 @@ export class SegmentScan {
   readonly #fixed: boolean
   #next: number
   #bytes: Buffer
+  /** The same memory. Places lie at multiples of 64 in it. */
+  #words: Uint32Array
   #start: number
 
   constructor(file: SegmentFile, options: ScanOptions) {
@@ -76,6 +93,7 @@ export class SegmentScan {
     this.#fixed = options.window !== undefined
     this.#next = options.position
     this.#bytes = options.window ?? Buffer.alloc(0)
+    this.#words = wordsOf(this.#bytes)
     this.#start = options.position
   }
 
@@ -111,17 +129,18 @@ export class SegmentScan {
     this.position = this.#next
     if (this.position >= this.#endPosition) return 'end'
     if (!this.#have(RECORD_HEADER_BYTES)) return this.#fixed ? 'beyond' : this.#none('the file ends here')
-    const at = this.position - this.#start
-    const bytes = this.#bytes
-    const reason = this.#headerFault(bytes, at, this.position, this.incarnation)
+    const at = (this.position - this.#start) / 4
+    const words = this.#words
+    const reason = this.#headerFault(words, at, this.position, this.incarnation)
     if (reason !== undefined) return this.#none(reason)
-    this.#decode(bytes, at)
+    this.#decode(words, at)
     const end = this.position + recordSpace(this.payloadBytes)
     if (end > this.#endPosition) return 'beyond'
     this.#next = end
-    const f = recordFields
-    const commit = bytes.readUInt32LE(at + f.commit.offset)
-    if (commit !== crc32c(bytes.subarray(at, at + f.commit.offset), this.seed)) {
+    const commit = words[at + word.commit]!
+    // Its checksum goes on where the header's ends.
+    const rest = word.commit - word.headerCrc
+    if (commit !== checksumWords(words, at + word.headerCrc, rest, words[at + word.headerCrc]!)) {
       return commit === 0 ? 'reserved' : 'damaged'
     }
     return this.#payloadSound() ? 'complete' : 'damaged'
@@ -138,10 +157,10 @@ export class SegmentScan {
     for (let start = this.position + RECORD_HEADER_BYTES; start < segmentBytes; start += CHUNK_BYTES) {
       const chunk = Buffer.allocUnsafeSlow(Math.min(CHUNK_BYTES, segmentBytes - start))
       const got = this.file.read(start, chunk)
+      const words = wordsOf(chunk)
       for (let at = 0; at + RECORD_HEADER_BYTES <= got; at += RECORD_HEADER_BYTES) {
-        if (chunk.readUInt32LE(at) === magic && !this.#headerFault(chunk, at, start + at, incarnation)) {
-          return start + at
-        }
+        const fault = this.#headerFault(words, at / 4, start + at, incarnation)
+        if (fault === undefined) return start + at
       }
     }
     return undefined
@@ -161,38 +180,40 @@ export class SegmentScan {
     const chunk = Buffer.allocUnsafeSlow(wanted)
     const got = this.file.read(this.position, chunk)
     this.#bytes = chunk.subarray(0, got)
+    this.#words = wordsOf(this.#bytes)
     this.#start = this.position
     return got >= length
   }
 
   /** Why this is no header, or undefined when it is one: FORMAT.md, "what a reader must do". */
-  #headerFault(bytes: Buffer, at: number, position: number, incarnation: number): string | undefined {
-    const f = recordFields
-    if (bytes.readUInt32LE(at) !== magic) return 'no record'
-    const crc = crc32c(bytes.subarray(at, at + f.headerCrc.offset), this.seed)
-    if (bytes.readUInt32LE(at + f.headerCrc.offset) !== crc) return 'the header’s checksum does not match'
-    const lsn = bytes.readUInt32LE(at + f.lsn.offset + 4) * 2 ** 32 + bytes.readUInt32LE(at + f.lsn.offset)
+  #headerFault(words: Uint32Array, at: number, position: number, incarnation: number): string | undefined {
+    if (words[at] !== magic) return 'no record'
+    if (words[at + word.headerCrc] !== checksumWords(words, at, word.headerCrc, this.seed)) {
+      return 'the header’s checksum does not match'
+    }
+    const lsn = words[at + word.lsn + 1]! * 2 ** 32 + words[at + word.lsn]!
     if (lsn !== this.file.baseLsn + position) return `an old record, of LSN ${lsn}`
-    if (recordTypeName(bytes[at + f.type.offset]!) === undefined) return `unknown type ${bytes[at + f.type.offset]}`
-    const space = recordSpace(bytes.readUInt32LE(at + f.payloadBytes.offset))
+    const type = words[at + word.type]! & 255
+    if (recordTypeName(type) === undefined) return `unknown type ${type}`
+    const space = recordSpace(words[at + word.payloadBytes]!)
     if (position + space > this.file.segmentBytes) return 'a length beyond the segment'
-    const writer = bytes.readUInt32LE(at + f.incarnation.offset)
+    const writer = words[at + word.incarnation]!
     if (writer < incarnation) return `an old record, of incarnation ${writer} behind ${incarnation}`
     return undefined
   }
 
-  #decode(bytes: Buffer, at: number): void {
-    const f = recordFields
-    this.type = bytes[at + f.type.offset]!
-    this.flags = bytes[at + f.flags.offset]!
-    this.volume = bytes.readUInt16LE(at + f.volume.offset)
-    this.offset = bytes.readUInt32LE(at + f.offset.offset) + bytes.readUInt32LE(at + f.offset.offset + 4) * 2 ** 32
-    this.length = bytes.readUInt32LE(at + f.length.offset) + bytes.readUInt32LE(at + f.length.offset + 4) * 2 ** 32
-    this.timeLow = bytes.readUInt32LE(at + f.time.offset)
-    this.timeHigh = bytes.readUInt32LE(at + f.time.offset + 4)
-    this.payloadBytes = bytes.readUInt32LE(at + f.payloadBytes.offset)
-    this.incarnation = bytes.readUInt32LE(at + f.incarnation.offset)
-    this.payloadCrc = bytes.readUInt32LE(at + f.payloadCrc.offset)
+  #decode(words: Uint32Array, at: number): void {
+    const first = words[at + word.type]!
+    this.type = first & 255
+    this.flags = (first >>> 8) & 255
+    this.volume = first >>> 16
+    this.offset = words[at + word.offset + 1]! * 2 ** 32 + words[at + word.offset]!
+    this.length = words[at + word.length + 1]! * 2 ** 32 + words[at + word.length]!
+    this.timeLow = words[at + word.time]!
+    this.timeHigh = words[at + word.time + 1]!
+    this.payloadBytes = words[at + word.payloadBytes]!
+    this.incarnation = words[at + word.incarnation]!
+    this.payloadCrc = words[at + word.payloadCrc]!
     if (!this.#possible()) throw damaged(this.file.path, `the record at LSN ${this.lsn} is one that no writer makes`)
   }
 
@@ -210,4 +231,8 @@ export class SegmentScan {
     if (payloadBytes === 0 || type === recordType.pad || type === recordType.void) return this.payloadCrc === 0
     return this.#have(RECORD_HEADER_BYTES + payloadBytes) && crc32c(this.payload) === this.payloadCrc
   }
+}
+
+function wordsOf(bytes: Buffer): Uint32Array {
+  return new Uint32Array(bytes.buffer, bytes.byteOffset, Math.floor(bytes.length / 4))
 }

@@ -4,7 +4,7 @@
  * between two calls. (Node has no openat; /proc/self/fd/N/name is the same thing on Linux.)
  */
 import { constants, type Dirent } from 'node:fs'
-import { type FileHandle, lstat, mkdir, open, readdir, rename, rm, rmdir } from 'node:fs/promises'
+import { type FileHandle, lstat, mkdir, open, readdir, rename, rmdir, unlink } from 'node:fs/promises'
 import { errnoOf } from '../block/storage-error.js'
 import { isRemoteName } from './remote-name.js'
 import { LIST_LIMIT, type RemoteFile } from './transport.js'
@@ -75,7 +75,11 @@ export class AnchoredFolder {
 
   /** Removing what is not there is no error. */
   async remove(name: string): Promise<void> {
-    await rm(this.#place(name), { force: true })
+    try {
+      await unlink(this.#place(name))
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOENT') throw error
+    }
   }
 
   /** Remove an empty folder; one that is not empty stays. */

@@ -48,10 +48,11 @@ t.test('1,000 rewrites of one block send one block', async (t) => {
 t.test('a block written again as it was does not cross', async (t) => {
   const { device } = await source.volume(folder, 'same', '16MiB')
   await mirror(source, 'same', ['same'], '10m')
+  await command('dd', 'if=/dev/urandom', `of=${folder}/content`, 'bs=64k', 'count=1', 'status=none')
   const copyOnto = () =>
     command(
       'dd',
-      `if=${folder}/hot.img`,
+      `if=${folder}/content`,
       `of=${device}`,
       'bs=64k',
       'count=1',

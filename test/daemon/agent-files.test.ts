@@ -1,0 +1,98 @@
+import { spawnSync } from 'node:child_process'
+import { chmodSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import { readConfig } from '../../src/daemon/config.js'
+import { EventJournal } from '../../src/daemon/event-journal.js'
+import { LmdbStore } from '../../src/daemon/lmdb-store.js'
+import { SecretFiles } from '../../src/daemon/secret-files.js'
+import { lockState } from '../../src/daemon/state-lock.js'
+import { scratchFolder } from '../fixtures/paths.js'
+
+t.test('the configuration says what it means, and an option nobody knows is refused by name', async (t) => {
+  const file = join(scratchFolder(t, 'config'), 'tidemark.yaml')
+  t.match(await readConfig(undefined, '/state'), { bufferDirectory: '/state/buffer', threads: 2 })
+  writeFileSync(
+    file,
+    'listen: 192.0.2.7:7443\nbuffer:\n  directory: /srv/buffer\n  limit: 2GiB\nvolume:\n  threads: 4\n',
+  )
+  t.match(await readConfig(file, '/state'), {
+    listen: '192.0.2.7:7443',
+    bufferDirectory: '/srv/buffer',
+    bufferLimitBytes: 2 * 1024 ** 3,
+    threads: 4,
+  })
+  const wrong = [
+    'bufer:\n  limit: 1GiB\n',
+    'buffer:\n  limit: lots\n',
+    'volume:\n  threads: 99\n',
+    'a: [\n',
+    '__proto__: 1\n',
+  ]
+  for (const text of wrong) {
+    writeFileSync(file, text)
+    await t.rejects(readConfig(file, '/state'), { code: 'BAD_CONFIG', object: file }, JSON.stringify(text))
+  }
+  await t.rejects(readConfig('/no/such/file', '/state'), { code: 'BAD_CONFIG' })
+})
+
+t.test('events are numbered on over a restart, and a line cut short by a crash is skipped', async (t) => {
+  const file = join(scratchFolder(t, 'events'), 'events.ndjson')
+  const first = new EventJournal(file)
+  const heard: number[] = []
+  const leave = first.listen(({ number }) => heard.push(number))
+  for (const text of ['a', 'b', 'c']) first.report({ severity: 'info', code: 'X', object: 'o', text })
+  leave()
+  t.same(heard, [1, 2, 3])
+  writeFileSync(file, `${readFileSync(file, 'utf8')}{"number": 4, "te`)
+  const second = new EventJournal(file)
+  second.report({ severity: 'info', code: 'X', object: 'o', text: 'd' })
+  t.same(
+    second.after(1).map(({ number, text }) => [number, text]),
+    [
+      [2, 'b'],
+      [3, 'c'],
+      [4, 'd'],
+    ],
+  )
+})
+
+t.test('secrets are private files, and one that others can read is refused', async (t) => {
+  const folder = join(scratchFolder(t, 'secrets'), 'pairings')
+  const secrets = new SecretFiles(folder)
+  await secrets.write('one', 'hush')
+  t.equal(statSync(join(folder, 'one')).mode & 0o777, 0o600)
+  t.equal(statSync(folder).mode & 0o777, 0o700)
+  t.same([...(await secrets.readAll())], [['one', 'hush']])
+  chmodSync(join(folder, 'one'), 0o644)
+  await t.rejects(secrets.readAll(), { code: 'SECRET_EXPOSED', hint: /chmod 600/ })
+})
+
+t.test('a state directory belongs to one agent, and the kernel ends the lock with the process', async (t) => {
+  const folder = scratchFolder(t, 'lock')
+  const unlock = lockState(folder)
+  const script = `import { lockState } from ${JSON.stringify(new URL('../../src/daemon/state-lock.js', import.meta.url).href)}
+    try { lockState(${JSON.stringify(folder)}); console.log('locked') } catch ({ code, hint }) { console.log(code, hint) }`
+  const attempt = (): string =>
+    spawnSync(process.execPath, ['--input-type=module', '-e', script], { encoding: 'utf8' }).stdout.trim()
+  t.match(attempt(), new RegExp(`STATE_LOCKED .*pid ${process.pid}`))
+  unlock()
+  t.equal(attempt(), 'locked', 'and that process has ended without giving it back')
+  lockState(folder)()
+})
+
+t.test('what was put is there after the process is killed', async (t) => {
+  const folder = scratchFolder(t, 'lmdb')
+  mkdirSync(join(folder, 'db'))
+  const script = `import { LmdbStore } from ${JSON.stringify(new URL('../../src/daemon/lmdb-store.js', import.meta.url).href)}
+    const store = new LmdbStore(${JSON.stringify(join(folder, 'db'))})
+    for (let n = 1; n <= 50; n++) await store.put({ ['k/' + n]: { n }, last: n })
+    await store.remove(['k/7'])
+    process.kill(process.pid, 'SIGKILL')`
+  t.equal(spawnSync(process.execPath, ['--input-type=module', '-e', script]).signal, 'SIGKILL')
+  const store = new LmdbStore(join(folder, 'db'))
+  t.equal(store.get('last'), 50)
+  t.equal(store.list('k/').length, 49)
+  t.equal(store.get('k/7'), undefined)
+  await store.close()
+})

@@ -1,0 +1,159 @@
+import { randomBytes } from 'node:crypto'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { AgentEvent } from '../../src/block/event-log.js'
+import { epochNumber, lsn, volumeIndex } from '../../src/block/units.js'
+import { WorkerCalls } from '../../src/block/worker-calls.js'
+import { ImageFolder } from '../../src/destage/image-folder.js'
+import { InboundStream } from '../../src/destage/inbound-stream.js'
+import { Inbox } from '../../src/destage/inbox.js'
+import {
+  ACKNOWLEDGEMENT_NAME,
+  type Acknowledgement,
+  openAcknowledgement,
+} from '../../src/replication-file/acknowledgement.js'
+import { encodePart } from '../../src/replication-file/encode-part.js'
+import type { PartRecord } from '../../src/replication-file/part.js'
+import { partFileName } from '../../src/replication-file/part-file-name.js'
+import { MemoryStore } from '../fixtures/memory-store.js'
+import { scratchFolder } from '../fixtures/paths.js'
+
+export const volumeBytes = 64 * 1024
+
+interface Teardown {
+  teardown(done: () => Promise<void> | void): void
+}
+
+export interface MadeEpoch {
+  readonly name: string
+  readonly bytes: Buffer
+  readonly tag: Buffer
+}
+
+/** One arriving stream with a forge for its files: what a source would send, or what an attacker would. */
+export class InboundRig {
+  readonly folder: string
+  readonly streamFolder: string
+  readonly pairingId = randomBytes(16)
+  readonly streamId = randomBytes(16)
+  readonly secret = randomBytes(32)
+  readonly events: Omit<AgentEvent, 'number' | 'time'>[] = []
+  readonly store = new MemoryStore()
+  readonly images: ImageFolder
+  readonly worker = new WorkerCalls(new URL('../../src/destage/destage-worker.js', import.meta.url))
+  stream!: InboundStream
+  #inbox: Inbox | undefined
+  #stop = new AbortController()
+  #running: Promise<void> | undefined
+
+  constructor(test: Teardown) {
+    this.folder = scratchFolder(test, 'inbound')
+    this.streamFolder = join(this.folder, 'inbox', this.streamId.toString('hex'))
+    mkdirSync(this.streamFolder, { recursive: true })
+    this.images = new ImageFolder(join(this.folder, 'images'))
+    test.teardown(async () => {
+      await this.stop()
+      await this.worker.close()
+    })
+  }
+
+  start(): void {
+    this.#stop = new AbortController()
+    const inbox = new Inbox(join(this.folder, 'inbox'), () => this.stream.pause.wake())
+    this.#inbox = inbox
+    this.stream = new InboundStream({
+      pairingId: this.pairingId,
+      streamId: this.streamId,
+      secret: this.secret,
+      store: this.store,
+      directory: join(this.folder, 'private'),
+      images: this.images,
+      inbox,
+      worker: this.worker,
+      report: (event) => this.events.push(event),
+    })
+    this.#running = this.stream.run(this.#stop.signal)
+    // The reason of a broken run is told by whoever waits for it next.
+    this.#running.catch(() => undefined)
+  }
+
+  async stop(): Promise<void> {
+    this.#stop.abort()
+    this.#inbox?.close()
+    await this.#running
+  }
+
+  /** An epoch of one part that fills one 4 KiB block; the first of a generation declares the volume. */
+  epoch(
+    number: number,
+    previousTag: Buffer,
+    fill: number,
+    more: { generation?: number; offset?: number } = {},
+  ): MadeEpoch {
+    const generation = more.generation ?? 1
+    const stamp = { volume: volumeIndex(0), lsn: lsn(BigInt(number * 4096)), timeNs: 1_700_000_000_000_000_000n }
+    const records: PartRecord[] = [
+      { ...stamp, kind: 'write', offset: more.offset ?? 0, lengthBytes: 4096, payload: Buffer.alloc(4096, fill) },
+    ]
+    if (number === 1) {
+      records.unshift({ kind: 'volume', volume: volumeIndex(0), stream: 'st', name: 'v', sizeBytes: volumeBytes })
+    }
+    const header = {
+      pairingId: this.pairingId,
+      streamId: this.streamId,
+      generation,
+      epoch: epochNumber(number),
+      part: 0,
+      partCount: 1,
+      previousTag,
+      firstLsn: lsn(BigInt(number * 4096)),
+      endLsn: lsn(BigInt((number + 1) * 4096)),
+      firstTimeNs: stamp.timeNs,
+      lastTimeNs: stamp.timeNs,
+      initializing: false,
+    }
+    const { bytes, tag } = encodePart(header, records, this.secret)
+    return { name: partFileName(header), bytes: Buffer.concat(bytes), tag }
+  }
+
+  /** Epochs 1 to `count`, epoch n filling the first block with n. */
+  chain(count: number, generation = 1): MadeEpoch[] {
+    const epochs: MadeEpoch[] = []
+    for (let number = 1; number <= count; number++) {
+      epochs.push(this.epoch(number, epochs.at(-1)?.tag ?? Buffer.alloc(16), number, { generation }))
+    }
+    return epochs
+  }
+
+  deliver(name: string, bytes: Buffer): void {
+    writeFileSync(join(this.streamFolder, name), bytes)
+  }
+
+  image(): Buffer {
+    return readFileSync(join(this.folder, 'images/v.img'))
+  }
+
+  acknowledgement(): Acknowledgement | undefined {
+    try {
+      return openAcknowledgement(
+        readFileSync(join(this.streamFolder, ACKNOWLEDGEMENT_NAME)),
+        this.secret,
+        this.streamId,
+      )
+    } catch {
+      return undefined
+    }
+  }
+
+  async until(holds: () => boolean, limitMs = 15_000): Promise<void> {
+    const deadline = performance.now() + limitMs
+    while (!holds()) {
+      if (performance.now() > deadline) throw new Error(`not within ${limitMs} ms: ${JSON.stringify(this.events)}`)
+      await new Promise((resolve) => setTimeout(resolve, 20))
+    }
+  }
+
+  applied(epoch: number): Promise<void> {
+    return this.until(() => this.stream.position.appliedEpoch >= epoch)
+  }
+}

@@ -1,0 +1,167 @@
+import { execFileSync } from 'node:child_process'
+import { linkSync, mkdirSync, readdirSync, symlinkSync, truncateSync } from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import { InboundRig } from './inbound-rig.js'
+
+const zeros = Buffer.alloc(16)
+
+t.test('arrivals 3, 1, 2 give the image of 1, 2, 3, and each is acknowledged', async (t) => {
+  const rig = new InboundRig(t)
+  const [one, two, three] = rig.chain(3)
+  rig.start()
+  rig.deliver(three!.name, three!.bytes)
+  rig.deliver(one!.name, one!.bytes)
+  await rig.applied(1)
+  t.equal(rig.image()[0], 1, 'and not 3')
+  rig.deliver(two!.name, two!.bytes)
+  await rig.applied(3)
+  t.equal(rig.image()[0], 3)
+  await rig.until(() => rig.acknowledgement()?.appliedEpoch === 3)
+  t.same(readdirSync(rig.streamFolder), ['acknowledgement'], 'what was applied is gone')
+})
+
+t.test('a missing file stalls the stream, is named and asked for', async (t) => {
+  const rig = new InboundRig(t)
+  const [one, two, three] = rig.chain(3)
+  rig.start()
+  for (const { name, bytes } of [one!, three!]) rig.deliver(name, bytes)
+  await rig.until(() => (rig.acknowledgement()?.wanted.length ?? 0) > 0)
+  t.match(rig.acknowledgement(), { state: 'stalled', reason: /epoch 2 part 1/, wanted: [{ epoch: 2, part: 0 }] })
+  rig.deliver(two!.name, two!.bytes)
+  await rig.applied(3)
+  await rig.until(() => rig.acknowledgement()?.state === 'consistent')
+})
+
+t.test('a damaged file is set aside, named in events, never applied, and asked for again', async (t) => {
+  const rig = new InboundRig(t)
+  const [one, two] = rig.chain(2)
+  rig.start()
+  rig.deliver(one!.name, one!.bytes)
+  await rig.applied(1)
+  const damages: [string, (bytes: Buffer) => Buffer][] = [
+    ['a flipped bit in the header', (bytes) => flip(bytes, 40)],
+    ['a flipped bit in the body', (bytes) => flip(bytes, 300)],
+    ['a flipped bit in the seal', (bytes) => flip(bytes, bytes.length - 1)],
+    ['half of it', (bytes) => bytes.subarray(0, bytes.length / 2)],
+    ['nothing of it', (bytes) => bytes.subarray(0, 0)],
+    ['more than all of it', (bytes) => Buffer.concat([bytes, bytes])],
+  ]
+  for (const [title, damage] of damages) {
+    const before = rig.events.length
+    rig.deliver(two!.name, damage(Buffer.from(two!.bytes)))
+    await rig.until(() => rig.events.length > before)
+    t.match(rig.events.at(-1), { code: 'FILE_REFUSED', text: new RegExp(two!.name) }, title)
+    await rig.until(() => rig.acknowledgement()?.wanted[0]?.epoch === 2)
+    t.equal(rig.stream.position.appliedEpoch, 1, title)
+    t.equal(rig.image()[0], 1, title)
+  }
+  t.equal(readdirSync(join(rig.folder, 'private/refused')).length, damages.length)
+  rig.deliver(two!.name, two!.bytes)
+  await rig.applied(2)
+  await rig.until(() => rig.acknowledgement()?.wanted.length === 0)
+})
+
+t.test('an old file, a file of another place and a second copy are never applied', async (t) => {
+  const rig = new InboundRig(t)
+  const [one, two, three] = rig.chain(3)
+  rig.start()
+  for (const { name, bytes } of [one!, two!]) rig.deliver(name, bytes)
+  await rig.applied(2)
+  rig.deliver(one!.name, one!.bytes)
+  rig.deliver(three!.name, one!.bytes)
+  await rig.until(() => readdirSync(rig.streamFolder).length === 1)
+  t.equal(rig.image()[0], 2)
+  t.equal(rig.stream.position.appliedEpoch, 2)
+  rig.deliver(three!.name, three!.bytes)
+  await rig.applied(3)
+  t.equal(rig.image()[0], 3)
+})
+
+t.test('a file that does not follow what was applied is refused, though its seal is whole', async (t) => {
+  const rig = new InboundRig(t)
+  const [one] = rig.chain(1)
+  rig.start()
+  rig.deliver(one!.name, one!.bytes)
+  await rig.applied(1)
+  const fork = rig.epoch(2, Buffer.alloc(16, 9), 99)
+  rig.deliver(fork.name, fork.bytes)
+  await rig.until(() => rig.events.some(({ code }) => code === 'SEQUENCE_FORK'))
+  t.match(rig.stream.status(), { state: 'failed', reason: /Initialize/ })
+  t.equal(rig.image()[0], 1)
+  const [again] = rig.chain(1, 2)
+  rig.deliver(again!.name, again!.bytes)
+  await rig.until(() => rig.stream.position.generation === 2 && rig.stream.status().state === 'consistent')
+})
+
+t.test('an extent beyond its volume is refused before anything is written', async (t) => {
+  const rig = new InboundRig(t)
+  const [one] = rig.chain(1)
+  const beyond = rig.epoch(2, one!.tag, 7, { offset: 64 * 1024 })
+  rig.start()
+  for (const { name, bytes } of [one!, beyond]) rig.deliver(name, bytes)
+  await rig.until(() => rig.events.some(({ code }) => code === 'OUTSIDE_VOLUME'))
+  await rig.applied(1)
+  await rig.until(() => rig.stream.status().state === 'failed')
+  t.equal(rig.stream.position.appliedEpoch, 1, 'and it holds nothing before it back')
+  t.equal(rig.image().length, 64 * 1024)
+})
+
+t.test('links, pipes, folders, huge and odd names are left alone, told once, and stop nothing', async (t) => {
+  const rig = new InboundRig(t)
+  const [one, two] = rig.chain(2)
+  const proper = (epoch: number): string =>
+    one!.name.replace('e0000000000000001', `e${String(epoch).padStart(16, '0')}`)
+  symlinkSync('/etc/shadow', join(rig.streamFolder, proper(11)))
+  symlinkSync('/dev/zero', join(rig.streamFolder, proper(12)))
+  execFileSync('mkfifo', [join(rig.streamFolder, proper(13))])
+  mkdirSync(join(rig.streamFolder, proper(14)))
+  rig.deliver('hard', Buffer.from('x'))
+  linkSync(join(rig.streamFolder, 'hard'), join(rig.streamFolder, proper(15)))
+  rig.deliver(proper(16), Buffer.alloc(0))
+  truncateSync(join(rig.streamFolder, proper(16)), 4 * 1024 ** 3)
+  for (const name of ['line\nbreak', '...', 'n'.repeat(255), 'CON', '\x1b[31m']) rig.deliver(name, Buffer.from('x'))
+  for (const { name, bytes } of [one!, two!]) rig.deliver(name, bytes)
+  rig.start()
+  await rig.applied(2)
+  await rig.until(() => rig.events.filter(({ code }) => code === 'FOREIGN_FILE').length >= 12)
+  await new Promise((resolve) => setTimeout(resolve, 1500))
+  t.equal(rig.events.filter(({ code }) => code === 'FOREIGN_FILE').length, 12, 'each once')
+  t.notOk(
+    rig.events.some(({ text }) => text.includes('\n') || text.includes('\x1b')),
+    'and nothing breaks the log',
+  )
+  t.equal(rig.image()[0], 2)
+})
+
+t.test('a restart in the middle of anything goes on where it was', async (t) => {
+  const rig = new InboundRig(t)
+  const epochs = rig.chain(6)
+  for (const [at, { name, bytes }] of epochs.entries()) {
+    rig.start()
+    rig.deliver(name, bytes)
+    if (at % 2 === 1) await rig.applied(at + 1)
+    await rig.stop()
+  }
+  rig.start()
+  await rig.applied(6)
+  t.equal(rig.image()[0], 6)
+})
+
+t.test('the old generation stays readable until the new one is consistent', async (t) => {
+  const rig = new InboundRig(t)
+  const [old] = rig.chain(1)
+  rig.start()
+  rig.deliver(old!.name, old!.bytes)
+  await rig.applied(1)
+  const fresh = rig.epoch(1, zeros, 50, { generation: 2 })
+  t.equal(rig.image()[0], 1)
+  rig.deliver(fresh.name, fresh.bytes)
+  await rig.until(() => rig.stream.position.generation === 2 && rig.stream.position.consistent)
+  t.equal(rig.image()[0], 50)
+})
+
+function flip(bytes: Buffer, at: number): Buffer {
+  bytes[at]! ^= 0x10
+  return bytes
+}

@@ -1,0 +1,9 @@
+import t from 'tap'
+import { stress } from './stress.js'
+
+// Compiling takes most of it.
+t.setTimeout(400_000)
+
+t.test('AddressSanitizer and UBSan find nothing while hosts, journal and grants are at work', (t) =>
+  stress(t, ['-fsanitize=address,undefined', '-fno-sanitize-recover=all']),
+)

@@ -1,0 +1,48 @@
+import { mkdirSync, readFileSync, statSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import { Backing } from '../../src/volume/backing.js'
+import { createBacking, inspectBacking } from '../../src/volume/backing-checks.js'
+import { scratchFolder } from '../fixtures/paths.js'
+
+t.test('a backing reads what was written, zeros where it was zeroed, and tells its holes', async (t) => {
+  const file = join(scratchFolder(t, 'backing'), 'f')
+  writeFileSync(file, Buffer.alloc(3 * 65536, 1))
+  const backing = new Backing(file, 'write')
+  t.teardown(() => backing.close())
+  backing.write(512, Buffer.alloc(1024, 2))
+  backing.zero(65536, 65536)
+  backing.sync()
+  const expected = Buffer.alloc(3 * 65536, 1)
+    .fill(2, 512, 1536)
+    .fill(0, 65536, 131072)
+  t.ok(readFileSync(file).equals(expected))
+  const beyond = Buffer.alloc(1024, 9)
+  backing.read(3 * 65536 - 512, beyond)
+  t.ok(beyond.equals(Buffer.concat([Buffer.alloc(512, 1), Buffer.alloc(512)])), 'beyond the end are zeros')
+  t.equal(backing.nextData(65536), 131072)
+  t.equal(backing.nextData(0), 0)
+  t.ok(statSync(file).blocks * 512 < 3 * 65536, 'and the space is free')
+  const unavailable = { code: 'BACKING_UNAVAILABLE', retry: 'later' }
+  t.throws(() => new Backing(join(file, 'no'), 'read'), unavailable)
+})
+
+t.test('what cannot be a volume is refused, and creating leaves nothing behind', async (t) => {
+  const folder = scratchFolder(t, 'checks')
+  const state = join(folder, 'state')
+  mkdirSync(join(state, 'buffer'), { recursive: true })
+  const inside = join(state, 'buffer/v')
+  symlinkSync(state, join(folder, 'link'))
+  await t.rejects(createBacking(inside, 4096, [state], false), { code: 'PATH_IN_BUFFER' })
+  await t.rejects(createBacking(join(folder, 'link/v'), 4096, [state], false), { code: 'PATH_IN_BUFFER' })
+  await t.rejects(createBacking(join(folder, 'no/v'), 4096, [state], false), { code: 'NOT_FOUND' })
+  await t.rejects(inspectBacking('volume adopt', folder, [state]), { code: 'NOT_A_FILE_OR_BLOCK_DEVICE' })
+  await t.rejects(inspectBacking('volume adopt', '/dev/null', [state]), { code: 'NOT_A_FILE_OR_BLOCK_DEVICE' })
+  const made = await createBacking(join(folder, 'v'), 8192, [state], false)
+  t.match(made, { kind: 'file', sizeBytes: 8192 })
+  t.equal(statSync(made.path).size, 8192)
+  await t.rejects(createBacking(made.path, 8192, [state], true), { code: 'ALREADY_EXISTS' })
+  truncateSync(made.path, 1000)
+  await t.rejects(inspectBacking('volume adopt', made.path, [state]), { code: 'BAD_SIZE' })
+  t.equal(statSync(made.path).size, 1000, 'untouched')
+})
