@@ -106,8 +106,9 @@ export class SegmentScan {
     return this.#next
   }
 
+  /** Nanoseconds since 1970. */
   get time(): bigint {
-    return (BigInt(this.timeHigh) << 32n) | BigInt(this.timeLow)
+    return this.#bytes.readBigUInt64LE(this.position - this.#start + recordFields.time.offset)
   }
 
   /** The 64 bytes of the place, in the scan's memory. */

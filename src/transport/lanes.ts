@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events'
 import { transferFault } from './faults.js'
 
 /** Calls that may wait for their turn; more is a caller that does not wait for what it asked. */
@@ -11,6 +12,8 @@ export class Lanes {
   constructor(readonly limit: number) {}
 
   async run<T>(key: string | undefined, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+    // One signal stops all calls of a caller; that so many listen to it is no leak.
+    setMaxListeners(0, signal)
     const place = key ?? Symbol('place')
     await this.#enter(place, signal)
     try {
