@@ -215,7 +215,7 @@ t.test('a compressed bomb is refused by its authenticated size', async (t) => {
     'PART_DAMAGED',
     'the index',
   )
-  t.ok(performance.now() - from < 2000)
+  t.ok(performance.now() - from < 6000, 'without the 8 s that a believed claim takes')
 })
 
 t.test('a sealed index that makes no sense is refused', async (t) => {

