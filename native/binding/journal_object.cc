@@ -16,8 +16,8 @@ Napi::Value number(Napi::Env env, uint64_t value) { return Napi::Number::New(env
 
 Napi::Function JournalObject::define(Napi::Env env) {
   return DefineClass(env, "NativeJournal",
-                     {InstanceMethod<&JournalObject::counters>("counters"), InstanceMethod<&JournalObject::sync>("sync"),
-                      InstanceMethod<&JournalObject::trim>("trim"),
+                     {InstanceMethod<&JournalObject::counters>("counters"),
+                      InstanceMethod<&JournalObject::sync>("sync"), InstanceMethod<&JournalObject::trim>("trim"),
                       InstanceMethod<&JournalObject::appendMarker>("appendMarker"),
                       InstanceMethod<&JournalObject::abandon>("abandon"),
                       InstanceMethod<&JournalObject::close>("close")});

@@ -77,7 +77,9 @@ class Settlement {
   bool held_;
 };
 
-/** Run on a thread of its own. Not libuv's pool: a call that waits there would starve the file calls that end the wait. */
+/**
+ * Run on a thread of its own. Not libuv's pool: a call that waits there would starve the file calls that end the wait.
+ */
 void startThread(std::function<void()> work);
 
 /** `work` off the JavaScript thread; the promise settles with its result. */

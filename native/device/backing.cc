@@ -20,8 +20,8 @@ constexpr uint32_t maximumLogicalBlockBytes = 4096;
 constexpr size_t zeroBytes = 1 << 20;
 /**
  * Largest write into the page cache, bytes. The kernel makes one folio for one write, up to megabytes, and each small
- * write into a large folio then walks all of its buffers: 4 KiB at random took 14 us after a fill with 1 MiB writes, 3 us
- * after this.
+ * write into a large folio then walks all of its buffers: 4 KiB at random cost 14 us after a fill with 1 MiB writes,
+ * 3 us after this.
  */
 constexpr size_t cachedWriteBytes = 64 << 10;
 alignas(4096) const unsigned char zeros[zeroBytes] = {};

@@ -116,7 +116,9 @@ std::string describeDeviceHolders(dev_t device, int ownFd) {
     if (mount.device == device) append(text, "mounted on " + mount.mountPoint);
   }
   const std::string number = std::to_string(major(device)) + ":" + std::to_string(minor(device));
-  for (const std::string& holder : listFolder("/sys/dev/block/" + number + "/holders")) append(text, "held by " + holder);
+  for (const std::string& holder : listFolder("/sys/dev/block/" + number + "/holders")) {
+    append(text, "held by " + holder);
+  }
   std::ifstream swaps("/proc/swaps");
   std::string line;
   while (std::getline(swaps, line)) {
@@ -126,8 +128,9 @@ std::string describeDeviceHolders(dev_t device, int ownFd) {
       append(text, "in use as swap");
     }
   }
-  append(text, describeProcesses(
-                   ownFd, [device](const struct stat& status) { return S_ISBLK(status.st_mode) && status.st_rdev == device; }));
+  append(text, describeProcesses(ownFd, [device](const struct stat& status) {
+           return S_ISBLK(status.st_mode) && status.st_rdev == device;
+         }));
   if (!text.empty()) return text;
   // A container may have mounted it where this process does not see it.
   for (const std::string& pid : listFolder("/proc")) {

@@ -12,8 +12,9 @@ namespace tidemark {
 /**
  * Lets requests through, except while somebody changes what they stand on.
  *
- * drain() stops new requests at the gate and returns when those inside have left; reopen() lets go. One drainer at a time
- * (the volume's lifecycle lock sees to that). Passing costs one atomic addition on the way in and one on the way out.
+ * drain() stops new requests at the gate and returns when those inside have left; reopen() lets go. One drainer at a
+ * time (the volume's lifecycle lock sees to that). Passing costs one atomic operation on the way in and one on the way
+ * out.
  */
 class Gate {
  public:

@@ -56,7 +56,9 @@ Result<void> GrantWorker::refuse(std::vector<uint64_t> blocks, int errnoValue) {
 Result<void> GrantWorker::push(Task task) {
   {
     const std::lock_guard lock(mutex_);
-    if (waiting_ + task.size() > kGrantLimit) return Error{"TOO_MANY_GRANTS", EAGAIN, "grants come faster than the disk"};
+    if (waiting_ + task.size() > kGrantLimit) {
+      return Error{"TOO_MANY_GRANTS", EAGAIN, "grants come faster than they are carried out"};
+    }
     waiting_ += task.size();
     tasks_.push_back(std::move(task));
   }

@@ -20,7 +20,7 @@ namespace tidemark {
 /** Answers that wait to be carried out, over all. */
 constexpr size_t kGrantLimit = 1 << 20;
 
-/** What TypeScript answers to a fault; also sent unasked, to tell the table what is known or may no longer be written. */
+/** The answer to a fault; also sent unasked, to tell the table what is known or may no longer be written. */
 struct Grant {
   /** No copying; `copyFrom` otherwise is a block of the backing, or -1 for zeros. */
   static constexpr int64_t noCopy = -2;

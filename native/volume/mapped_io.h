@@ -9,7 +9,7 @@
 #include "../extent/fault_queue.h"
 
 /**
- * A volume's byte range on its backing, through the extent table. Pure steps: what locks, journals and answers is above.
+ * A volume's byte range on its backing, through the extent table. What locks, journals and answers is elsewhere.
  * Calls return 0 or an errno. The table must not change under a range while it is read or written.
  */
 namespace tidemark {

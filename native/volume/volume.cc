@@ -69,8 +69,9 @@ Result<std::unique_ptr<Volume>> Volume::open(VolumeOptions options) {
     volume->faults_ = std::make_unique<FaultQueue>(*volume->table_, [raw] {
       if (raw->options_.onFaults) raw->options_.onFaults();
     });
-    volume->grants_ = std::make_unique<GrantWorker>(kept.name, *volume->table_, *volume->backing_, volume->locks_,
-                                                    *volume->faults_, [raw](ParkedRequest& request) { raw->resume(request); });
+    volume->grants_ = std::make_unique<GrantWorker>(
+        kept.name, *volume->table_, *volume->backing_, volume->locks_, *volume->faults_,
+        [raw](ParkedRequest& request) { raw->resume(request); });
   }
   volume->sync_ = std::make_unique<BackingSync>(*volume->backing_, kept.name);
   return volume;
@@ -80,7 +81,8 @@ Result<std::string> Volume::attach(const std::string& mountPoint) {
   const std::lock_guard lock(lifecycle_);
   if (closed_) return Error{"VOLUME_CLOSED", 0, options_.name + " is closed"};
   if (session_) return Error{"VOLUME_ATTACHED", EBUSY, options_.name + " is attached already"};
-  auto session = FuseSession::start({options_.name, mountPoint, sizeBytes(), options_.readOnly, options_.threads}, *this);
+  auto session =
+      FuseSession::start({options_.name, mountPoint, sizeBytes(), options_.readOnly, options_.threads}, *this);
   if (!session) return session.error();
   Result<LoopDevice> loop = [&]() -> Result<LoopDevice> {
     const UniqueFd file(::open(mountPoint.c_str(), (options_.readOnly ? O_RDONLY : O_RDWR) | O_CLOEXEC));
@@ -123,6 +125,9 @@ Result<void> Volume::detach() {
 Result<void> Volume::setJournal(std::shared_ptr<Journal> journal, uint16_t index) {
   const std::lock_guard lock(lifecycle_);
   if (closed_) return Error{"VOLUME_CLOSED", 0, options_.name + " is closed"};
+  if (journal && journal->payloadLimitBytes() < kFuseTransferBytes) {
+    return Error{"INVALID_ARGUMENT", EINVAL, "the journal's segments are too small for writes of 1 MiB"};
+  }
   gate_.drain();
   journal_ = std::move(journal);
   journalIndex_ = index;

@@ -48,9 +48,9 @@ struct VolumeCounters {
 /**
  * One volume: what hosts do to /dev/loopN reaches the journal, then the backing, then is acknowledged.
  *
- * A write that overlaps one in flight waits for it (range lock), from before its place in the journal is given out until
- * its backing write is done, so journal and backing agree on the order. Reads take no lock on a linear table; on a mapped one they take
- * the range lock too, so that nobody reads a place that was given to another block meanwhile.
+ * A write that overlaps one in flight waits for it (range lock), from before its place in the journal is given out
+ * until its backing write is done, so journal and backing agree on the order. Reads take no lock on a linear table; on a
+ * mapped one they take the range lock too, so that nobody reads a place that was given to another block meanwhile.
  *
  * Locks: lifecycle_ (attach, detach, setJournal, close: one at a time) is taken before anything else, then workers_;
  * neither by the threads that serve requests. Those hold, in this order: the gate, a range, whatever the journal takes
@@ -74,7 +74,10 @@ class Volume final : public RequestTarget {
   Result<std::string> attach(const std::string& mountPoint);
   /** @error DEVICE_BUSY with who holds it; nothing has changed then, or all but the mount is gone: detach() again */
   Result<void> detach();
-  /** Waits until requests in flight have ended, holds up new ones meanwhile. Null: journal no longer. */
+  /**
+   * Waits until requests in flight have ended, holds up new ones meanwhile. Null: journal no longer.
+   * @error VOLUME_CLOSED, INVALID_ARGUMENT when the journal's segments cannot take the largest write
+   */
   Result<void> setJournal(std::shared_ptr<Journal> journal, uint16_t index);
   /** @error IO_FAILED; for good: a failed sync is never retried */
   Result<void> syncBacking();

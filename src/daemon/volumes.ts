@@ -6,7 +6,7 @@ import type { StateStore } from '../block/state-store.js'
 import { StorageError } from '../block/storage-error.js'
 import { sectorBytes } from '../block/units.js'
 import type { Intercept } from '../intercept/addon.js'
-import { type BackingFacts, createBacking, inspectBacking } from '../volume/backing-checks.js'
+import { type BackingFacts, createBacking, emptyDevice, inspectBacking } from '../volume/backing-checks.js'
 import { Volume, type VolumeDefinition } from '../volume/volume.js'
 import type { AgentConfig } from './config.js'
 
@@ -129,7 +129,7 @@ export class Volumes {
     return volume
   }
 
-  /** @param wantedBytes of a block device: use only so much of it */
+  /** @param wantedBytes a new volume; of a block device it uses only so much, and empties that */
   async #add(name: string, facts: BackingFacts, wantedBytes?: number): Promise<Volume> {
     const twin = this.all().find(({ definition }) => definition.path === facts.path)
     if (twin) {
@@ -140,6 +140,7 @@ export class Volumes {
       })
     }
     const sizeBytes = facts.sizeBytes ?? (await this.#deviceSize(name, facts.path, wantedBytes))
+    if (facts.kind === 'raw' && wantedBytes !== undefined) await emptyDevice(facts.path, sizeBytes)
     const definition: VolumeDefinition = { name, path: facts.path, kind: facts.kind, sizeBytes, attached: false }
     await this.#record(definition)
     return this.#admit(definition)

@@ -3,8 +3,9 @@ import { open, realpath, rm, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { syncDirectory } from '../block/durable-file.js'
 import { errnoOf, StorageError } from '../block/storage-error.js'
-import { sectorBytes } from '../block/units.js'
+import { MiB, sectorBytes } from '../block/units.js'
 import { probe } from '../intercept/probe.js'
+import { Backing } from './backing.js'
 
 export interface BackingFacts {
   /** Without links. */
@@ -85,6 +86,23 @@ export async function createBacking(
   await refuseInside(op, file, forbidden)
   await makeFile(op, file, sizeBytes)
   return { path: file, kind: 'file', sizeBytes }
+}
+
+/** Zeroed at once; between two pieces the agent does its other work. */
+const zeroPieceBytes = 16 * MiB
+
+/** Make a block device read as zeros up to `sizeBytes`, durably. Takes as long as the device needs. */
+export async function emptyDevice(device: string, sizeBytes: number): Promise<void> {
+  const backing = new Backing(device, 'write')
+  try {
+    for (let offset = 0; offset < sizeBytes; offset += zeroPieceBytes) {
+      backing.zero(offset, Math.min(zeroPieceBytes, sizeBytes - offset))
+      await new Promise((resolve) => setImmediate(resolve))
+    }
+    backing.sync()
+  } finally {
+    backing.close()
+  }
 }
 
 async function makeFile(op: string, file: string, sizeBytes: number): Promise<void> {

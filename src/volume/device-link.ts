@@ -18,7 +18,7 @@ export async function makeLink(volume: string, device: string): Promise<string> 
   const link = deviceLink(volume)
   await mkdir(linkFolder, { recursive: true, mode: 0o755 })
   const holder = await targetOf(link)
-  if (holder !== undefined && holder !== device && isBound(holder)) {
+  if (holder !== undefined && holder !== device && serves(holder, volume)) {
     throw new StorageError('LINK_TAKEN', {
       op: 'volume attach',
       object: volume,
@@ -47,10 +47,15 @@ async function targetOf(link: string): Promise<string | undefined> {
   }
 }
 
-/** Whether a loop device has a file. Source: Linux, Documentation/ABI/testing/sysfs-block-loop. */
-function isBound(device: string): boolean {
+/**
+ * Whether a loop device is that of a volume of this name: its file is the front end, named like the volume. A link left
+ * by a crash may lead to a device that meanwhile serves something else.
+ * Source: Linux, Documentation/ABI/testing/sysfs-block-loop.
+ */
+function serves(device: string, volume: string): boolean {
   try {
-    return readFileSync(`/sys/block/${path.basename(device)}/loop/backing_file`, 'utf8').length > 1
+    const file = readFileSync(`/sys/block/${path.basename(device)}/loop/backing_file`, 'utf8').trimEnd()
+    return path.basename(file) === volume
   } catch {
     return false
   }

@@ -65,6 +65,9 @@ t.test('writes, trims and zeros of a volume are in its journal, in order', async
   await run('blkdiscard', '--zeroout', '--offset', String(3 * MiB), '--length', '8192', device)
   const marker = await journal.appendMarker(Buffer.from('here'))
   await writeDevice(device, 512, Buffer.alloc(512, 2), rig.folder)
+  await run('sync', device)
+  const flushed = journal.counters()
+  t.equal(flushed.durableLsn, flushed.publishedLsn, "a host's flush makes the journal durable")
   const durable = await journal.sync()
   await volume.setJournal(null, volumeIndex(0))
   await writeDevice(device, 8192, Buffer.alloc(512, 3), rig.folder)
@@ -160,4 +163,12 @@ t.test('a journal in use is not closed, and a full one lets writes go on once it
   large.fill(0, 0, 64 * KiB)
   t.ok((await readAt(rig.file('backing'), 0, large.length)).equals(large))
   await t.rejects(journal.sync(), { code: 'JOURNAL_ABANDONED' })
+})
+
+t.test('a journal whose segments cannot take the largest write is refused', async (t) => {
+  const rig = await Rig.open()
+  t.teardown(() => rig.close())
+  const volume = rig.volume(await rig.backing('backing', MiB))
+  const journal = await rig.journal(() => {}, MiB)
+  await t.rejects(volume.setJournal(journal, volumeIndex(0)), { code: 'INVALID_ARGUMENT' })
 })

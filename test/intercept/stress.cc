@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The native filter without Node, on a real /dev/loop device, to be built with a sanitizer. Threads write, read, trim and
-// flush overlapping ranges while the journal is set and taken away and blocks are granted.
+// The native filter without Node, on a real /dev/loop device, to be built with a sanitizer. Threads write, read, trim
+// and flush overlapping ranges while the journal is set and taken away and blocks are granted.
 //
 // Usage: stress FOLDER linear|mapped      exit code 0 when everything held
 #include <fcntl.h>
@@ -37,8 +37,11 @@ void require(bool held, const char* what) {
 
 template <typename T>
 T must(Result<T> result, const char* what) {
-  if (!result) std::fprintf(stderr, "stress: %s: %s %s\n", what, result.error().code.c_str(), result.error().message.c_str());
-  if (!result) std::exit(1);
+  if (!result) {
+    const Error& error = result.error();
+    std::fprintf(stderr, "stress: %s: %s %s\n", what, error.code.c_str(), error.message.c_str());
+    std::exit(1);
+  }
   if constexpr (!std::is_void_v<T>) return result.take();
 }
 
@@ -50,6 +53,8 @@ void host(const std::string& device, uint32_t seed) {
   for (int i = 0; i < requestsEach; i++) {
     const uint64_t length = 512 * (1 + random() % (random() % 8 == 0 ? 512 : 32));
     const uint64_t offset = 512 * (random() % ((sizeBytes - length) / 512));
+    const auto position = static_cast<off_t>(offset);
+    const auto whole = static_cast<ssize_t>(length);
     switch (random() % 16) {
       case 0: {
         uint64_t range[2] = {offset, length};
@@ -62,11 +67,11 @@ void host(const std::string& device, uint32_t seed) {
       case 2:
       case 3:
       case 4:
-        require(pread(fd.get(), buffer.get(), length, static_cast<off_t>(offset)) == static_cast<ssize_t>(length), "read");
+        require(pread(fd.get(), buffer.get(), length, position) == whole, "read");
         break;
       default:
         std::memset(buffer.get(), static_cast<int>(random() & 0xff), length);
-        require(pwrite(fd.get(), buffer.get(), length, static_cast<off_t>(offset)) == static_cast<ssize_t>(length), "write");
+        require(pwrite(fd.get(), buffer.get(), length, position) == whole, "write");
     }
   }
 }

@@ -1,0 +1,36 @@
+import { truncate, writeFile } from 'node:fs/promises'
+import path from 'node:path'
+import t from 'tap'
+import { MiB, volumeIndex } from '../../src/block/units.js'
+import { mountSmallDisk } from '../fixtures/small-disk.js'
+import { Rig, run } from './rig.js'
+
+t.test('after one sync of the backing failed every flush fails, although the kernel would say yes', async (t) => {
+  const rig = await Rig.open()
+  const disk = await mountSmallDisk(8 * MiB)
+  // A device that promises 64 MiB and has room for 8.
+  const promised = path.join(disk.directory, 'promised')
+  await writeFile(promised, '')
+  await truncate(promised, 64 * MiB)
+  const raw = await run('losetup', '--find', '--show', promised)
+  t.teardown(async () => {
+    await rig.close()
+    await run('losetup', '--detach', raw).catch(() => undefined)
+    await disk.unmount()
+  })
+  const volume = rig.volume(raw, { syncBacking: true })
+  const journal = await rig.journal()
+  const device = await rig.attach(volume)
+  const write = (mebibytes: number, sync: string) =>
+    run('dd', 'if=/dev/urandom', `of=${device}`, 'bs=1M', `count=${mebibytes}`, 'oflag=direct', sync, 'status=none')
+
+  await write(1, 'conv=fsync')
+  await volume.setJournal(journal, volumeIndex(0))
+  await write(2, 'conv=fsync')
+  await t.rejects(write(32, 'conv=fsync'), /Input\/output error/)
+  await t.rejects(write(1, 'conv=fsync'), /Input\/output error/, 'also when the journal is durable')
+  await t.rejects(volume.syncBacking(), { code: 'IO_FAILED' })
+  await volume.setJournal(null, volumeIndex(0))
+  await t.rejects(write(1, 'conv=fsync'), /Input\/output error/)
+  await t.rejects(volume.syncBacking(), { code: 'IO_FAILED' })
+})
