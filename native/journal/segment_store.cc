@@ -17,7 +17,7 @@
 namespace tidemark {
 namespace {
 
-constexpr uint64_t kWriteOutBytes = 1 << 20;
+constexpr uint64_t kWriteOutBytes = 1 << 16;
 constexpr size_t kSegmentNameLength = 20;  // 16 hexadecimal digits and ".seg"
 
 std::string segmentName(uint64_t baseLsn) {

@@ -51,7 +51,11 @@ export class WorkerCalls {
     const worker = new Worker(this.#script)
     worker.unref()
     worker.on('message', (reply: Reply) => this.#settle(reply))
+    // An error is followed by an exit, when the next worker may have calls of its own.
+    let over = false
     const ended = (error: unknown): void => {
+      if (over) return
+      over = true
       if (this.#worker === worker) this.#worker = undefined
       for (const { reject } of this.#waiting.values()) reject(error)
       this.#waiting.clear()

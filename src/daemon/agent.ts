@@ -9,6 +9,7 @@ import type {
   VolumeView,
 } from '../api/agent-operations.js'
 import type { AgentEvent } from '../block/event-log.js'
+import { Exclusive } from '../block/exclusive.js'
 import { StorageError } from '../block/storage-error.js'
 import type { Intercept } from '../intercept/addon.js'
 import { describeEndpoint } from '../transport/pairing.js'
@@ -36,6 +37,8 @@ export interface AgentParts {
 /** What the agent does for its operators: the parts, under one face. */
 export class Agent implements AgentOperations {
   readonly #parts: AgentParts
+  /** What makes, links or removes objects happens one at a time: no object is removed while another is tied to it. */
+  readonly #changes = new Exclusive()
 
   constructor(parts: AgentParts) {
     this.#parts = parts
@@ -53,12 +56,15 @@ export class Agent implements AgentOperations {
   }
 
   async volumeAdopt({ name, path }: { name: string; path: string }): Promise<VolumeView> {
-    return this.#volumeView((await this.#parts.volumes.adopt(name, path)).name)
+    return this.#changes.run(async () => this.#volumeView((await this.#parts.volumes.adopt(name, path)).name))
   }
 
   async volumeCreate(given: { name: string; path: string; sizeBytes: number; force?: boolean }): Promise<VolumeView> {
     const { name, path, sizeBytes, force } = given
-    return this.#volumeView((await this.#parts.volumes.create(name, path, sizeBytes, force ?? false)).name)
+    return this.#changes.run(async () => {
+      const volume = await this.#parts.volumes.create(name, path, sizeBytes, force ?? false)
+      return this.#volumeView(volume.name)
+    })
   }
 
   async volumeAttach(name: string): Promise<VolumeView> {
@@ -81,24 +87,26 @@ export class Agent implements AgentOperations {
     return this.#volumeView(name)
   }
 
-  async volumeRemove(name: string): Promise<void> {
-    const stream = this.#parts.streams.ofVolume(name)
-    if (stream) {
-      throw new StorageError('VOLUME_IN_USE', {
-        op: 'volume remove',
-        object: name,
-        hint: `The stream ${stream.definition.name} records it. Remove that first.`,
-      })
-    }
-    await this.#parts.volumes.remove(name)
+  volumeRemove(name: string): Promise<void> {
+    return this.#changes.run(async () => {
+      const stream = this.#parts.streams.ofVolume(name)
+      if (stream) {
+        throw new StorageError('VOLUME_IN_USE', {
+          op: 'volume remove',
+          object: name,
+          hint: `The stream ${stream.definition.name} records it. Remove that first.`,
+        })
+      }
+      await this.#parts.volumes.remove(name)
+    })
   }
 
   pairingCreate(request: CreatePairing): Promise<{ pairing: string }> {
-    return this.#parts.pairings.create(request)
+    return this.#changes.run(() => this.#parts.pairings.create(request))
   }
 
   async destinationAdd({ name, pairing }: { name: string; pairing: string }): Promise<DestinationView> {
-    return this.#destinationView(await this.#parts.destinations.add(name, pairing))
+    return this.#changes.run(async () => this.#destinationView(await this.#parts.destinations.add(name, pairing)))
   }
 
   async destinationList(): Promise<DestinationView[]> {
@@ -110,20 +118,22 @@ export class Agent implements AgentOperations {
     return { name, ...(await transport.test(AbortSignal.timeout(testMs))) }
   }
 
-  async destinationRemove(name: string): Promise<void> {
-    const [stream] = this.#parts.streams.toDestination(name)
-    if (stream) {
-      throw new StorageError('DESTINATION_IN_USE', {
-        op: 'destination remove',
-        object: name,
-        hint: `The stream ${stream.definition.name} sends there. Remove that first.`,
-      })
-    }
-    await this.#parts.destinations.remove(name)
+  destinationRemove(name: string): Promise<void> {
+    return this.#changes.run(async () => {
+      const [stream] = this.#parts.streams.toDestination(name)
+      if (stream) {
+        throw new StorageError('DESTINATION_IN_USE', {
+          op: 'destination remove',
+          object: name,
+          hint: `The stream ${stream.definition.name} sends there. Remove that first.`,
+        })
+      }
+      await this.#parts.destinations.remove(name)
+    })
   }
 
   async streamCreate(given: NewStream): Promise<StreamView> {
-    return this.#parts.streams.view(await this.#parts.streams.create(given))
+    return this.#changes.run(async () => this.#parts.streams.view(await this.#parts.streams.create(given)))
   }
 
   async streamInitialize(name: string): Promise<StreamView> {
@@ -152,15 +162,15 @@ export class Agent implements AgentOperations {
   }
 
   async streamPause(name: string): Promise<StreamView> {
-    return this.#parts.streams.view(await this.#parts.streams.setPaused(name, true))
+    return this.#changes.run(async () => this.#parts.streams.view(await this.#parts.streams.setPaused(name, true)))
   }
 
   async streamResume(name: string): Promise<StreamView> {
-    return this.#parts.streams.view(await this.#parts.streams.setPaused(name, false))
+    return this.#changes.run(async () => this.#parts.streams.view(await this.#parts.streams.setPaused(name, false)))
   }
 
   streamRemove(name: string): Promise<void> {
-    return this.#parts.streams.remove(name)
+    return this.#changes.run(() => this.#parts.streams.remove(name))
   }
 
   async inboundList(): Promise<InboundView[]> {

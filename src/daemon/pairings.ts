@@ -4,6 +4,7 @@ import { hostname, networkInterfaces } from 'node:os'
 import path from 'node:path'
 import type { CreatePairing } from '../api/agent-operations.js'
 import type { ReportEvent } from '../block/event-log.js'
+import { Pause } from '../block/pause.js'
 import type { StateStore } from '../block/state-store.js'
 import { StorageError } from '../block/storage-error.js'
 import { type Certificate, fingerprintOf, makeCertificate } from '../transport/certificate.js'
@@ -17,6 +18,7 @@ import type { SecretFiles } from './secret-files.js'
 
 const defaultPort = 7443
 const listenKey = 'agent/listen'
+const listenRetryMs = 5_000
 
 export interface PairingsOptions {
   readonly store: StateStore
@@ -40,6 +42,8 @@ interface StoredPairing {
 export class Pairings {
   readonly #options: PairingsOptions
   readonly #tokens = new Map<string, string>()
+  readonly #stop = new AbortController()
+  #opening: Promise<void> | undefined
   #certificate: Certificate | undefined
   #receiver: Receiver | undefined
   #address: { readonly host: string; readonly port: number } | undefined
@@ -50,7 +54,7 @@ export class Pairings {
 
   /** Where sources reach this agent, or null. */
   get listening(): string | null {
-    return this.#address ? `${this.#address.host}:${this.#address.port}` : null
+    return this.#address ? formatAddress(this.#address) : null
   }
 
   async open(): Promise<void> {
@@ -62,7 +66,23 @@ export class Pairings {
       this.#admit(parsePairing(pairing), inbox)
     }
     const listen = this.#options.listen ?? this.#options.store.get<string>(listenKey)
-    if (listen !== undefined) await this.#listen(parseAddress(listen))
+    if (listen !== undefined) this.#opening = this.#listenWhenPossible(parseAddress(listen))
+  }
+
+  /** An address that is not there yet at boot, or a port still taken, must not keep volumes from their hosts. */
+  async #listenWhenPossible(address: { host: string; port: number }): Promise<void> {
+    let told = false
+    while (!this.#stop.signal.aborted && !this.#address) {
+      try {
+        await this.#listen(address)
+      } catch (error) {
+        if (!(error instanceof StorageError)) throw error
+        const text = `${error.message}. ${error.hint} It is tried again.`
+        if (!told) this.#options.report({ severity: 'error', code: error.code, object: formatAddress(address), text })
+        told = true
+        await new Pause().wait(listenRetryMs, this.#stop.signal)
+      }
+    }
   }
 
   async create(request: CreatePairing): Promise<{ pairing: string }> {
@@ -83,6 +103,8 @@ export class Pairings {
   }
 
   async close(): Promise<void> {
+    this.#stop.abort()
+    await this.#opening
     await this.#receiver?.close()
   }
 
@@ -114,7 +136,7 @@ export class Pairings {
       if (same) return this.#address
       throw new StorageError('ALREADY_LISTENING', {
         op: 'pairing create',
-        object: `${wanted.host}:${wanted.port}`,
+        object: formatAddress(wanted),
         hint: `This agent listens on ${this.listening} for all its pairings. Leave --listen out, or name that.`,
       })
     }
@@ -139,6 +161,10 @@ export class Pairings {
     await this.#options.ownSecrets.write('certificate.json', JSON.stringify(certificate))
     return certificate
   }
+}
+
+function formatAddress({ host, port }: { host: string; port: number }): string {
+  return isIP(host) === 6 ? `[${host}]:${port}` : `${host}:${port}`
 }
 
 /** `host:port`, `[v6]:port`. @throws StorageError BAD_ADDRESS */

@@ -45,9 +45,12 @@ export class Streams {
   /** Recover and go on, each stream for itself: one that cannot says so in its state and holds its volumes back. */
   async open(): Promise<void> {
     for (const { value } of this.#options.store.list<StreamDefinition>('stream/')) {
-      await this.#admit(value)
-        .start()
-        .catch(() => undefined)
+      try {
+        await this.#admit(value).start()
+      } catch (error) {
+        // A stream that was admitted says so itself.
+        if (!this.#streams.has(value.name)) this.#say('error', 'STREAM_UNUSABLE', value.name, error)
+      }
     }
   }
 
@@ -91,8 +94,16 @@ export class Streams {
       volumes,
       paused: false,
     }
-    await this.#record(definition)
-    return this.#admit(definition)
+    const stream = this.#admit(definition)
+    try {
+      // Whatever an interrupted removal left under this name is not its beginning.
+      await stream.remove()
+      await this.#record(definition)
+    } catch (error) {
+      this.#streams.delete(given.name)
+      throw error
+    }
+    return stream
   }
 
   async setPaused(name: string, paused: boolean): Promise<SourceStream> {
@@ -104,14 +115,22 @@ export class Streams {
 
   async remove(name: string): Promise<void> {
     const stream = this.get(name)
-    // The definition goes first: what is left of the rest is swept when a stream of this name is made again.
+    await stream.remove()
+    // The definition goes last: after a crash the removal can be asked for again.
     await this.#options.store.remove([`stream/${name}`])
     this.#streams.delete(name)
-    await stream.remove()
   }
 
+  /** Each for itself: what one cannot do in order, its next start does as after a crash. */
   async stop(): Promise<void> {
-    for (const stream of this.all()) await stream.stop()
+    for (const stream of this.all()) {
+      await stream.stop().catch((error) => this.#say('warning', 'STREAM_STOPPED_LATE', stream.definition.name, error))
+    }
+  }
+
+  #say(severity: 'warning' | 'error', code: string, object: string, error: unknown): void {
+    const text = error instanceof StorageError ? `${error.message}. ${error.hint}` : String(error)
+    this.#options.report({ severity, code, object, text })
   }
 
   view(stream: SourceStream): StreamView {
@@ -132,7 +151,7 @@ export class Streams {
       lsn: { journal: stream.journalLsn.toString(), sent: stream.sentLsn, applied: position.appliedLsn },
       epoch: { cut: position.cutEpoch, sent: position.sentEpoch, applied: position.appliedEpoch },
       generation: position.generation,
-      initialize: state === 'initializing' ? stream.copyProgress() : null,
+      initialize: stream.copyProgress(),
       counters: position.counters,
     }
   }

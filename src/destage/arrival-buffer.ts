@@ -25,26 +25,29 @@ export class ArrivalBuffer {
   /** Names left by an earlier run. */
   async open(): Promise<string[]> {
     await makeFolder(this.#refused)
-    return (await readdir(await makeFolder(this.#held))).filter((name) => parsePartFileName(name)).sort()
+    const names = (await readdir(await makeFolder(this.#held))).filter((name) => parsePartFileName(name)).sort()
+    this.#unsettled = names.map((name) => this.file(name))
+    return names
   }
 
   file(name: string): string {
     return path.join(this.#held, name)
   }
 
-  /** Move a file here from a folder others may write to. */
-  async take(from: string, name: string): Promise<string> {
+  /** Move a file here from a folder others may write to. @returns false when it is gone meanwhile */
+  async take(from: string, name: string): Promise<boolean> {
     const to = this.file(name)
     try {
       await rename(from, to)
     } catch (error) {
+      if (errnoOf(error) === 'ENOENT') return false
       if (errnoOf(error) !== 'EXDEV') throw error
       // Another file system: read once through no link, then forget the original.
       await writeDurably(to, readArrival(from))
       await rm(from, { force: true })
     }
     this.#unsettled.push(to)
-    return to
+    return true
   }
 
   /** Everything taken so far is durable, names included. */

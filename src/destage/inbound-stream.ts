@@ -3,7 +3,7 @@ import type { ReportEvent } from '../block/event-log.js'
 import { isName } from '../block/names.js'
 import { Pause } from '../block/pause.js'
 import type { StateStore } from '../block/state-store.js'
-import { StorageError } from '../block/storage-error.js'
+import { errnoOf, StorageError } from '../block/storage-error.js'
 import { sectorBytes } from '../block/units.js'
 import type { WorkerCalls } from '../block/worker-calls.js'
 import { WANTED_LIMIT } from '../replication-file/acknowledgement.js'
@@ -52,7 +52,7 @@ export class InboundStream {
   readonly #arrivals: ArrivalBuffer
   readonly #held = new Map<string, Held>()
   /** Damaged parts to be sent again, by place. */
-  readonly #refused = new Map<string, { readonly epoch: number; readonly part: number }>()
+  readonly #refused = new Map<string, { readonly generation: number; readonly epoch: number; readonly part: number }>()
   readonly #foreign = new Set<string>()
   #missing: readonly { readonly epoch: number; readonly part: number }[] = []
   #gapSinceMs: number | null = null
@@ -102,8 +102,7 @@ export class InboundStream {
         busy = await this.#turn()
         await this.#tell()
       } catch (error) {
-        if (!(error instanceof StorageError)) throw error
-        await this.#meet(error, signal)
+        await this.#meet(asStorageError(error, this.#options.directory), signal)
       }
       if (!busy) await this.pause.wait(this.#gapSinceMs === null ? 1000 : 250, signal)
     }
@@ -117,13 +116,25 @@ export class InboundStream {
   /** @returns whether there may be more to do at once */
   async #turn(): Promise<boolean> {
     const taken = await this.#takeIn()
-    const plan = planSequence(this.position, this.#held.values(), this.#limits)
+    const plan = planSequence(this.position, this.#candidates(), this.#limits)
     for (const part of plan.obsolete) await this.#drop(part)
     this.#noteMissing(plan.missing)
     if (plan.apply.length === 0) return taken > 0
     if (plan.generation > this.position.generation) await this.#beginGeneration(plan.generation, plan.apply[0]!)
     await this.#apply(plan.apply)
     return true
+  }
+
+  /**
+   * An epoch that was half applied is applied whole before a newer generation is looked at: the image of the old one
+   * stays readable meanwhile. Not when that has failed just now: then the new generation is the way out.
+   */
+  #candidates(): HeldPart[] {
+    const { generation, appliedEpoch, intent } = this.position
+    const all = [...this.#held.values()]
+    if (intent <= appliedEpoch || this.#obstacle) return all
+    const current = all.filter((part) => part.generation === generation)
+    return planSequence(this.position, current, this.#limits).apply.length > 0 ? current : all
   }
 
   /** After a failure one at a time, so that a bad epoch holds back none before it. */
@@ -144,8 +155,7 @@ export class InboundStream {
       if (place.generation < generation || (place.generation === generation && place.epoch <= appliedEpoch)) {
         await inbox.remove(file)
       } else if (place.generation > generation || place.epoch <= appliedEpoch + windowEpochs) {
-        await this.#arrivals.take(file.path, file.name)
-        await this.#admit(file.name)
+        if (await this.#arrivals.take(file.path, file.name)) await this.#admit(file.name)
         taken += 1
       }
     }
@@ -179,8 +189,9 @@ export class InboundStream {
         `${error.message}. It is set aside as ${place} and asked for again. ${error.hint}`,
       )
       const claimed = parsePartFileName(name)
-      if (claimed && claimed.generation === this.position.generation && this.#refused.size < WANTED_LIMIT) {
-        this.#refused.set(placeKey(claimed.epoch, claimed.part), { epoch: claimed.epoch, part: claimed.part })
+      if (claimed && claimed.generation >= this.position.generation && this.#refused.size < WANTED_LIMIT) {
+        const { generation, epoch, part } = claimed
+        this.#refused.set(placeKey(generation, epoch, part), { generation, epoch, part })
       }
     }
   }
@@ -193,7 +204,7 @@ export class InboundStream {
       await this.#arrivals.take(this.#arrivals.file(name), proper)
     }
     this.#held.set(proper, { ...found, name: proper })
-    this.#refused.delete(placeKey(found.epoch, found.part))
+    this.#refused.delete(placeKey(found.generation, found.epoch, found.part))
   }
 
   async #drop(part: HeldPart): Promise<void> {
@@ -262,6 +273,10 @@ export class InboundStream {
       })
       if (nowConsistent && !consistent)
         this.#say('info', 'GENERATION_COMPLETE', `generation ${generation} is consistent`)
+    } catch (error) {
+      // What can never be applied is found before anything is written.
+      if (error instanceof StorageError && error.retry === 'never') await this.#state.move({ intent: 0 })
+      throw error
     } finally {
       this.#applying = false
     }
@@ -280,18 +295,31 @@ export class InboundStream {
   /** Asked for again: what was refused at once, what is missing after a while. */
   #wanted(): { epoch: number; part: number }[] {
     const gap = this.#gapSinceMs !== null && performance.now() - this.#gapSinceMs > gapGraceMs
-    const wanted = new Map(this.#refused)
-    if (gap) for (const place of this.#missing) wanted.set(placeKey(place.epoch, place.part), place)
-    return [...wanted.values()]
-      .filter(({ epoch }) => epoch > this.position.appliedEpoch)
+    const generation = this.#generation
+    const applied = generation === this.position.generation ? this.position.appliedEpoch : 0
+    const places = [...this.#refused.values()].filter((place) => place.generation === generation)
+    const known = new Set(places.map(({ epoch, part }) => placeKey(generation, epoch, part)))
+    const missing = gap ? this.#missing.filter(({ epoch, part }) => !known.has(placeKey(generation, epoch, part))) : []
+    return [...places, ...missing]
+      .filter(({ epoch }) => epoch > applied)
       .sort((a, b) => a.epoch - b.epoch || a.part - b.part)
       .slice(0, WANTED_LIMIT)
+      .map(({ epoch, part }) => ({ epoch, part }))
+  }
+
+  /** The newest one anything is known of: that is where the source is. */
+  get #generation(): number {
+    const known = [...this.#held.values(), ...this.#refused.values()]
+    return known.reduce((newest, { generation }) => Math.max(newest, generation), this.position.generation)
   }
 
   /** Write an acknowledgement when there is something new to tell. */
   async #tell(): Promise<void> {
-    const { generation, appliedEpoch, appliedLsn, sequence, streamId } = this.position
+    const { sequence, streamId } = this.position
+    const generation = this.#generation
     if (generation === 0) return
+    const begun = generation === this.position.generation
+    const { appliedEpoch, appliedLsn } = begun ? this.position : { appliedEpoch: 0, appliedLsn: '0' }
     const { state, reason } = this.status()
     const message = { generation, appliedEpoch, appliedLsn, state, reason, wanted: this.#wanted() }
     const text = JSON.stringify(message)
@@ -321,8 +349,8 @@ export class InboundStream {
   }
 }
 
-function placeKey(epoch: number, part: number): string {
-  return `${epoch}/${part}`
+function placeKey(generation: number, epoch: number, part: number): string {
+  return `${generation}/${epoch}/${part}`
 }
 
 /** A peer may be wrong: its names become files here. @throws StorageError BAD_DECLARATION */
@@ -350,4 +378,21 @@ function checkDeclarations(declared: readonly Declaration[]): InboundVolume[] {
   }
   assert(declared.length === names.size)
   return declared.map(({ index, name, sizeBytes }) => ({ index, name, sizeBytes }))
+}
+
+/** What a file system refuses is an operator's to mend; anything else is a broken invariant and stays one. */
+function asStorageError(error: unknown, directory: string): StorageError {
+  if (error instanceof StorageError) return error
+  const errno = errnoOf(error)
+  if (errno === undefined || errno.startsWith('ERR_')) throw error
+  const full = errno === 'ENOSPC' || errno === 'EDQUOT'
+  return new StorageError(full ? 'DESTINATION_FULL' : 'DESTINATION_UNAVAILABLE', {
+    op: 'destage',
+    object: directory,
+    cause: error,
+    retry: 'later',
+    hint: full
+      ? 'Free space on the file system of the inbound folder or the inbox; what arrives waits.'
+      : 'Check the file system of the inbound folder and the inbox; what arrives waits.',
+  })
 }

@@ -43,6 +43,7 @@ export class StreamJournal {
   readonly directory: string
   readonly native: NativeJournal
   #state: JournalState
+  #trimmedSegments = 0n
   readonly #options: StreamJournalOptions
 
   private constructor(options: StreamJournalOptions, state: JournalState, startLsn: Lsn) {
@@ -106,7 +107,8 @@ export class StreamJournal {
       ...old,
       incarnation,
       checkpointLsn: found.endLsn.toString(),
-      bootId: currentBootId(),
+      // Kept until the caller has drawn the consequence: a start that fails half-way must not make it forgotten.
+      bootId: afterPowerCut ? old.bootId : currentBootId(),
       clean: false,
     }
     await options.state.put({ [stateKey(options.stream)]: state })
@@ -151,10 +153,18 @@ export class StreamJournal {
     await this.#record({ checkpointLsn: reached.toString() })
   }
 
-  /** Recycle what neither a replay nor an epoch that is still to be cut needs. */
-  trim(cutLsn: Lsn): void {
+  /**
+   * Recycle what neither a replay nor an epoch that is still to be cut needs.
+   * @returns whether that is a segment more than before
+   */
+  trim(cutLsn: Lsn): boolean {
     const checkpoint = this.checkpointLsn
-    this.native.trim(cutLsn < checkpoint ? cutLsn : checkpoint)
+    const below = cutLsn < checkpoint ? cutLsn : checkpoint
+    this.native.trim(below)
+    const segments = below / BigInt(this.segmentBytes)
+    const more = segments > this.#trimmedSegments
+    this.#trimmedSegments = segments
+    return more
   }
 
   /**

@@ -23,6 +23,8 @@ export interface AcknowledgementReaderOptions {
   readonly onApplied: () => Promise<void>
   readonly onReport: (state: string, reason: string) => void
   readonly onWanted: (places: readonly { readonly epoch: number; readonly part: number }[]) => void
+  /** Why acknowledgements cannot be read; null: they can. */
+  readonly onLink: (error: StorageError | null) => void
   readonly onBadSeal: (error: StorageError) => void
 }
 
@@ -42,10 +44,11 @@ export class AcknowledgementReader {
       try {
         if (this.#outstanding()) await this.#look(signal)
         else this.#progressAtMs = Date.now()
+        this.#options.onLink(null)
       } catch (error) {
         if (signal.aborted) return
         if (!(error instanceof StorageError)) throw error
-        // The sender reports the link; here it only means to ask less often.
+        this.#options.onLink(error)
         this.#delayMs = idlePollMs
       }
       await this.pause.wait(this.#outstanding() ? this.#delayMs : idlePollMs, signal)
@@ -91,11 +94,14 @@ export class AcknowledgementReader {
     onReport(value.state, value.reason)
     if (value.wanted.length > 0) onWanted(value.wanted)
     const moved = value.appliedEpoch > position.appliedEpoch && value.appliedEpoch <= position.cutEpoch
-    await state.move({
+    await state.move(({ sentEpoch }) => ({
       acknowledgement: value.sequence,
-      ...(moved && { appliedEpoch: value.appliedEpoch, appliedLsn: value.appliedLsn }),
-      ...(moved && value.appliedEpoch > position.sentEpoch && { sentEpoch: value.appliedEpoch }),
-    })
+      ...(moved && {
+        appliedEpoch: value.appliedEpoch,
+        appliedLsn: value.appliedLsn,
+        sentEpoch: Math.max(sentEpoch, value.appliedEpoch),
+      }),
+    }))
     if (moved) await onApplied()
     return moved
   }

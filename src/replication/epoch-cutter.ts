@@ -140,6 +140,8 @@ export class EpochCutter {
       copies: plan?.pieces ?? [],
       directory: buffer.directory,
     } satisfies PackJob)
+    // Another life of the stream may have begun: this epoch is not part of it.
+    if (signal.aborted) return
     await this.#commit(epoch, result, plan ? plan.next : null)
     if (result.endLsn >= to) this.#openSinceMs = null
     journal.trim(result.endLsn)
@@ -149,12 +151,10 @@ export class EpochCutter {
   async #commit(epoch: number, result: PackResult, copy: CopyCursor | null): Promise<void> {
     const copied = this.#position.copy !== null && copy === null
     const copyEndLsn = copied ? (await this.#options.journal.sync()).toString() : this.#position.copyEndLsn
-    // Read after the wait: the sender counts meanwhile.
-    const { counters, consistentEpoch } = this.#position
     const { endLsn, parts, rawBytes, oldestMs } = result
     await this.#options.state.commitEpoch(
       { epoch, endLsn: endLsn.toString(), parts, rawBytes, oldestMs },
-      {
+      ({ counters, consistentEpoch }) => ({
         cutEpoch: epoch,
         cutLsn: endLsn.toString(),
         lastTag: Buffer.from(result.tag).toString('hex'),
@@ -168,7 +168,7 @@ export class EpochCutter {
           compressedBytes: counters.compressedBytes + result.compressedBytes,
           sentBytes: counters.sentBytes,
         },
-      },
+      }),
     )
   }
 

@@ -82,6 +82,9 @@ export class Sender {
   }
 
   #next(): PartFile[] {
+    // What was applied meanwhile is gone from the buffer.
+    for (const { name, epoch } of this.#again.values())
+      if (!this.#options.state.epochs.has(epoch)) this.#again.delete(name)
     if (this.#again.size > 0) return [...this.#again.values()].slice(0, batchFiles)
     const batch: PartFile[] = []
     const { sentEpoch, cutEpoch } = this.#options.state.position
@@ -107,11 +110,10 @@ export class Sender {
       }
     }
     const lanes = await Promise.allSettled(Array.from({ length: parallelFiles }, lane))
-    const { counters } = state.position
-    await state.move({
+    await state.move(({ counters }) => ({
       sentEpoch: this.#sentPrefix(),
       counters: { ...counters, sentBytes: counters.sentBytes + sentBytes },
-    })
+    }))
     const failed = lanes.find((result) => result.status === 'rejected')
     if (failed) throw failed.reason
     this.#options.onSent()

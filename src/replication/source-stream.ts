@@ -11,6 +11,7 @@ import type { Transport } from '../transport/transport.js'
 import { Backing } from '../volume/backing.js'
 import type { Volume } from '../volume/volume.js'
 import { AcknowledgementReader } from './acknowledgement-reader.js'
+import { Checkpoints } from './checkpoints.js'
 import { copyProgress } from './copy-planner.js'
 import { EpochCutter } from './epoch-cutter.js'
 import { RecordedVolumes } from './recorded-volumes.js'
@@ -21,10 +22,12 @@ import { StreamHealth } from './stream-health.js'
 import { newPosition, type StreamDefinition, type StreamPosition, StreamState } from './stream-state.js'
 import { describeStream, type SourceStreamState } from './stream-status.js'
 
-/** The backing is synced, and the journal before it given up, this often while there are writes. */
-const checkpointMs = 5_000
 /** Codes that mean: what the journal held cannot be had any more. */
-const journalLost = new Set(['JOURNAL_DAMAGED', 'FOREIGN_SEGMENT', 'JOURNAL_MISSING'])
+const journalLost = new Set(['JOURNAL_DAMAGED', 'FOREIGN_SEGMENT'])
+/** A flush is answered after so long, done or not. */
+const flushLimitMs = 240_000
+/** A fact that must be on the disk before hosts go on is tried again this often. */
+const insistMs = 1_000
 
 export interface SourceStreamOptions {
   readonly definition: StreamDefinition
@@ -43,6 +46,7 @@ export interface SourceStreamOptions {
 /** What runs while the stream records writes. */
 interface Running {
   readonly journal: StreamJournal
+  readonly checkpoints: Checkpoints
   readonly cutter: EpochCutter
   readonly sender: Sender
   readonly acknowledgements: AcknowledgementReader
@@ -59,6 +63,7 @@ export class SourceStream {
   readonly #changes = new Changes()
   readonly #health: StreamHealth
   readonly #volumes: RecordedVolumes
+  readonly #journalOptions: StreamJournalOptions
   #definition: StreamDefinition
   #running: Running | undefined
 
@@ -69,6 +74,9 @@ export class SourceStream {
     this.#volumes = new RecordedVolumes(options.definition.volumes, options.volumes)
     this.#state = new StreamState(options.store, options.definition.name)
     this.#buffer = new SourceBuffer(options.bufferDirectory, this.#state)
+    const { journal, store } = options
+    const onEvent: StreamJournalOptions['onEvent'] = (event) => void this.#journalEvent(event)
+    this.#journalOptions = { ...journal, stream: options.definition.name, state: store, onEvent }
   }
 
   get definition(): StreamDefinition {
@@ -95,25 +103,27 @@ export class SourceStream {
    * @throws StorageError what kept the journal from being replayed
    */
   start(): Promise<void> {
-    return this.#exclusive.run(async () => {
-      if (this.#running || this.position.phase !== 'running') return
-      try {
-        await this.#recover()
-        this.#health.failure = undefined
-      } catch (error) {
-        if (!(error instanceof StorageError) || !journalLost.has(error.code)) {
-          this.#health.noteFailure(error)
-          throw error
-        }
-        await this.#diverge(`${error.message}.`)
+    return this.#exclusive.run(() => this.#start())
+  }
+
+  async #start(): Promise<void> {
+    if (this.#running || this.position.phase !== 'running') return
+    try {
+      await this.#recover()
+      this.#health.failure = undefined
+    } catch (error) {
+      if (!(error instanceof StorageError) || !journalLost.has(error.code)) {
+        this.#health.noteFailure(error)
+        throw error
       }
-    })
+      await this.#diverge(`${error.message}.`)
+    }
   }
 
   async #recover(): Promise<void> {
     await this.#buffer.open()
     const replay = replayOnto(this.#definition.volumes, (path) => new Backing(path, 'write'))
-    const { journal, report } = await StreamJournal.open(this.#journalOptions(), replay).finally(replay.close)
+    const { journal, report } = await StreamJournal.open(this.#journalOptions, replay).finally(replay.close)
     if (report.records > 0) {
       this.#health.say(
         'info',
@@ -122,27 +132,28 @@ export class SourceStream {
       )
     }
     if (!report.afterPowerCut) return this.#run(journal)
-    await journal.close(true)
     await this.#diverge('The machine was restarted while writes were under way.')
+    await journal.close(false)
   }
 
   /**
    * Copy everything, then mirror: a new generation. Hosts go on writing.
    *
-   * First of all the stream is marked diverged: an agent that dies before the new generation is recorded would pair the
-   * old position with the new journal otherwise.
+   * First the backing holds what the old journal promised, then the stream is marked diverged: an agent that dies before
+   * the new generation is recorded would pair the old position with the new journal otherwise.
    */
   initialize(): Promise<void> {
     return this.#exclusive.run(async () => {
+      if (this.#running) await this.#volumes.sync()
       await this.#state.move({ phase: 'diverged', divergedReason: 'An initialisation was interrupted as it began.' })
       await this.#halt(true)
       await this.#buffer.clear()
-      const journal = await StreamJournal.create(this.#journalOptions())
+      const journal = await StreamJournal.create(this.#journalOptions)
       const { generation, counters } = this.position
       const copy = { slot: 0, offset: 0 }
       await this.#state.move({ ...newPosition, phase: 'running', generation: generation + 1, copy, counters })
       await this.#buffer.open()
-      this.#health.failure = undefined
+      this.#health.reset()
       await this.#run(journal)
       this.#health.say('info', 'INITIALIZE_STARTED', `generation ${generation + 1}`)
     })
@@ -156,14 +167,17 @@ export class SourceStream {
   async flush(): Promise<{ epoch: number; lsn: Lsn }> {
     const target = await this.#mustRun().journal.sync()
     this.#mustRun().cutter.flush(target)
-    await this.#changes.until(() => {
+    const cut = (): boolean => {
       this.#mustRun()
       return BigInt(this.position.cutLsn) >= target && this.position.consistentEpoch > 0
-    })
+    }
+    if (!(await this.#changes.until(cut, flushLimitMs))) {
+      throw this.#refuse('FLUSH_PENDING', `It goes on, but takes long: ${this.status().reason}. Look again later.`)
+    }
     return { epoch: this.position.cutEpoch, lsn: target }
   }
 
-  /** Wait until the destination has applied the epoch; false when the time is over first. */
+  /** Wait until the destination is consistent and has applied the epoch; false when the time is over first. */
   async applied(epoch: number, timeoutMs: number): Promise<boolean> {
     const { generation } = this.position
     return this.#changes.until(() => {
@@ -171,7 +185,8 @@ export class SourceStream {
       if (this.position.generation !== generation) {
         throw this.#refuse('STREAM_REINITIALIZED', 'A new initialisation has begun meanwhile. Wait for that one.')
       }
-      return this.position.appliedEpoch >= epoch
+      const { appliedEpoch, consistentEpoch } = this.position
+      return consistentEpoch > 0 && appliedEpoch >= Math.max(epoch, consistentEpoch)
     }, timeoutMs)
   }
 
@@ -181,7 +196,8 @@ export class SourceStream {
       this.#definition = { ...this.#definition, paused }
       const running = this.#running
       running?.sender.pause.wake()
-      if (paused || !running || this.#health.failure === undefined) return
+      if (paused || this.#health.failure === undefined) return
+      if (!running) return this.#start()
       await running.ended
       this.#health.failure = undefined
       this.#startLoops(running.journal)
@@ -197,13 +213,17 @@ export class SourceStream {
       if (!this.#volumes.someAttached) return this.#halt(false)
       this.#running?.stop.abort()
       await this.#running?.ended
-      await this.#running?.journal.sync()
+      if (this.position.phase === 'running') await this.#running?.journal.sync()
     })
   }
 
   /** Stop recording and forget everything at this site; the copy at the destination stays. */
   remove(): Promise<void> {
     return this.#exclusive.run(async () => {
+      if (this.#running) {
+        await this.#volumes.sync()
+        await this.#state.move({ phase: 'diverged', divergedReason: 'Its removal was interrupted.' })
+      }
       await this.#halt(true)
       await this.#buffer.clear()
       await StreamJournal.forget(this.#options.store, this.#definition.name, this.#options.journal.directory)
@@ -217,24 +237,20 @@ export class SourceStream {
     return describeStream({ definition: this.#definition, position, health: this.#health, waitingBytes })
   }
 
-  copyProgress(): { doneBytes: number; totalBytes: number } {
-    return copyProgress(this.#definition.volumes, this.position.copy)
+  /** Of an initialisation, until the destination has all of it; else null. */
+  copyProgress(): { doneBytes: number; totalBytes: number } | null {
+    const { phase, copy, consistentEpoch, appliedEpoch } = this.position
+    if (phase !== 'running' || (consistentEpoch > 0 && appliedEpoch >= consistentEpoch)) return null
+    return copyProgress(this.#definition.volumes, copy)
   }
 
   /** Raw bytes journaled and not yet applied at the destination. */
   get waitingBytes(): number {
-    let bytes = this.#running?.cutter.openBytes ?? 0
-    for (const epoch of this.#state.epochs.values())
-      if (epoch.epoch > this.position.appliedEpoch) bytes += epoch.rawBytes
-    return bytes
+    return (this.#running?.cutter.openBytes ?? 0) + this.#state.unappliedBytes
   }
 
   get oldestUnsentSeconds(): number {
-    const { sentEpoch } = this.position
-    let oldestMs = this.#running?.cutter.openSinceMs ?? Number.POSITIVE_INFINITY
-    for (const epoch of this.#state.epochs.values()) {
-      if (epoch.epoch > sentEpoch) oldestMs = Math.min(oldestMs, epoch.oldestMs)
-    }
+    const oldestMs = Math.min(this.#state.oldestUnsentMs, this.#running?.cutter.openSinceMs ?? Number.POSITIVE_INFINITY)
     return oldestMs === Number.POSITIVE_INFINITY ? 0 : Math.max(0, (Date.now() - oldestMs) / 1000)
   }
 
@@ -243,8 +259,7 @@ export class SourceStream {
   }
 
   get sentLsn(): string {
-    const { sentEpoch, cutEpoch, cutLsn, appliedLsn } = this.position
-    return sentEpoch === cutEpoch ? cutLsn : (this.#state.epochs.get(sentEpoch)?.endLsn ?? appliedLsn)
+    return this.#state.sentLsn
   }
 
   /** Record from here on, then cut and send. */
@@ -270,7 +285,7 @@ export class SourceStream {
       buffer,
       transport,
       paused: () => this.#definition.paused,
-      onLink: (error) => this.#health.noteLink(error),
+      onLink: (error) => this.#health.noteSending(error),
       onSent: () => acknowledgements.expect(),
     })
     const acknowledgements: AcknowledgementReader = new AcknowledgementReader({
@@ -284,6 +299,7 @@ export class SourceStream {
       },
       onReport: (farState, reason) => this.#health.noteFarSide(farState, reason),
       onWanted: (places) => sender.again(places),
+      onLink: (error) => this.#health.noteReading(error),
       onBadSeal: (error) => this.#health.noteBadSeal(error),
     })
     const cutter = new EpochCutter({
@@ -305,44 +321,57 @@ export class SourceStream {
       },
       onTrouble: (error) => this.#health.noteTrouble(error),
     })
-    const loops = [cutter.run(stop.signal), sender.run(stop.signal), acknowledgements.run(stop.signal)]
-    const ended = Promise.all([...loops, this.#checkpoints(journal, stop.signal)]).then(
-      () => undefined,
-      (error) => this.#fail(error, stop),
-    )
-    this.#running = { journal, cutter, sender, acknowledgements, stop, ended }
+    const checkpoints = new Checkpoints(journal, this.#volumes, state)
+    const loops = [cutter, sender, acknowledgements, checkpoints].map((loop) => this.#guard(loop, stop))
+    const ended = Promise.all(loops).then(() => undefined)
+    this.#running = { journal, checkpoints, cutter, sender, acknowledgements, stop, ended }
   }
 
-  /** Checkpoints keep the replay after a crash short and let the journal be trimmed. */
-  async #checkpoints(journal: StreamJournal, signal: AbortSignal): Promise<void> {
-    const pause = new Pause()
-    while (!signal.aborted) {
-      await pause.wait(checkpointMs, signal)
-      if (signal.aborted) return
-      await journal.checkpoint(() => this.#volumes.sync())
-      journal.trim(BigInt(this.position.cutLsn) as Lsn)
+  /** A loop in which an invariant broke ends the others; hosts go on and are still recorded. */
+  async #guard(loop: { run(signal: AbortSignal): Promise<void> }, stop: AbortController): Promise<void> {
+    try {
+      await loop.run(stop.signal)
+    } catch (error) {
+      if (!stop.signal.aborted) this.#health.noteFailure(error)
+      stop.abort()
+      this.#changes.announce()
     }
   }
 
-  /** @param drop nothing in the journal is needed any more */
+  /**
+   * @param drop nothing in the journal is needed any more. It is abandoned at once: a writer that waits for room in it
+   * would hold up the rest.
+   */
   async #halt(drop: boolean): Promise<void> {
     const running = this.#running
     if (!running) return
     this.#running = undefined
     running.stop.abort()
+    if (drop) running.journal.native.abandon()
     await running.ended
     await this.#volumes.release(running.journal, !drop)
     this.#changes.announce()
   }
 
-  /**
-   * The journal cannot take more writes and hosts wait. Recorded durably first, then the writes go on without it: the
-   * other order could lose the knowledge that the far side misses something.
-   */
-  async #journalStopped(reason: string): Promise<void> {
+  async #journalEvent(event: Parameters<StreamJournalOptions['onEvent']>[0]): Promise<void> {
     const running = this.#running
     if (!running || this.position.phase !== 'running') return
-    await this.#diverge(reason)
+    if (event.kind === 'failed') return this.#journalStopped(running, `The journal failed: ${event.message}.`)
+    const cutting = (): boolean => !running.stop.signal.aborted && !this.#health.bufferFull && !this.#health.trouble
+    const room = await running.checkpoints.makeRoom(cutting).catch(() => false)
+    if (!room) await this.#journalStopped(running, 'The journal is at its limit, and epochs are not cut fast enough.')
+  }
+
+  /**
+   * The journal cannot take more writes and hosts wait. (1) What it promised is on the backing, (2) the stream is
+   * recorded as diverged, (3) the writes go on without it. Without 1 a power cut takes flushed writes, for a diverged
+   * stream is not replayed; with 3 before 2 nobody would know that the far side misses something.
+   */
+  async #journalStopped(running: Running, reason: string): Promise<void> {
+    await this.#volumes.sync().catch((error) => this.#health.say('error', 'SYNC_FAILED', String(error)))
+    while (this.#running === running && this.position.phase === 'running') {
+      await this.#diverge(reason).catch(() => new Promise((resolve) => setTimeout(resolve, insistMs)))
+    }
     running.journal.native.abandon()
     running.stop.abort()
     this.#changes.announce()
@@ -351,28 +380,6 @@ export class SourceStream {
   async #diverge(reason: string): Promise<void> {
     await this.#state.move({ phase: 'diverged', divergedReason: reason })
     this.#health.say('error', 'STREAM_DIVERGED', `${reason} Hosts go on; initialize the stream again.`)
-  }
-
-  /** An invariant broke: this stream stops, hosts go on and are still recorded. */
-  #fail(error: unknown, stop: AbortController): void {
-    stop.abort()
-    this.#health.noteFailure(error)
-    this.#changes.announce()
-  }
-
-  #journalOptions(): StreamJournalOptions {
-    return {
-      ...this.#options.journal,
-      stream: this.#definition.name,
-      state: this.#options.store,
-      onEvent: (event) => {
-        const reason =
-          event.kind === 'full'
-            ? 'The journal reached its limit before the destination took enough.'
-            : `The journal failed: ${event.message}.`
-        void this.#journalStopped(reason)
-      },
-    }
   }
 
   #mustRun(): Running {

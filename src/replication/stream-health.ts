@@ -9,7 +9,9 @@ export class StreamHealth {
   /** An invariant that broke, or a recovery that failed: the stream stands. */
   failure: string | undefined
   /** The last transfer failed. */
-  link: StorageError | null = null
+  #sending: StorageError | null = null
+  /** Acknowledgements cannot be read. */
+  #reading: StorageError | null = null
   /** The source buffer or the backing cannot be used for now. */
   trouble: StorageError | null = null
   bufferFull = false
@@ -35,9 +37,28 @@ export class StreamHealth {
     this.say('error', 'STREAM_FAILED', this.failure + stack)
   }
 
-  noteLink(error: StorageError | null): void {
-    this.#noteTurn(this.link, error, 'LINK_UP', 'transfers work again')
-    this.link = error
+  get link(): StorageError | null {
+    return this.#sending ?? this.#reading
+  }
+
+  noteSending(error: StorageError | null): void {
+    const before = this.link
+    this.#sending = error
+    this.#noteTurn(before, this.link, 'LINK_UP', 'transfers work again')
+  }
+
+  noteReading(error: StorageError | null): void {
+    const before = this.link
+    this.#reading = error
+    this.#noteTurn(before, this.link, 'LINK_UP', 'transfers work again')
+  }
+
+  /** A new life of the stream: what was wrong with the old one is not its fault. */
+  reset(): void {
+    this.failure = undefined
+    this.trouble = null
+    this.bufferFull = false
+    this.farSide = { state: '', reason: '' }
   }
 
   noteTrouble(error: StorageError | null): void {

@@ -1,3 +1,4 @@
+import { Exclusive } from '../block/exclusive.js'
 import type { StateStore } from '../block/state-store.js'
 
 export interface StreamVolume {
@@ -83,9 +84,16 @@ export interface CutEpoch {
   readonly oldestMs: number
 }
 
-/** The durable state of one stream at its source. */
+/** A change of the position: what is given, or what is made of the position as it is when its turn comes. */
+export type PositionChange = Partial<StreamPosition> | ((position: StreamPosition) => Partial<StreamPosition>)
+
+/**
+ * The durable state of one stream at its source. What it tells is on the disk: nothing is sent, trimmed or forgotten on
+ * the strength of a change that a crash could take back.
+ */
 export class StreamState {
   readonly #store: StateStore
+  readonly #turns = new Exclusive()
   readonly #name: string
   #position: StreamPosition
   readonly #epochs: Map<number, CutEpoch>
@@ -106,28 +114,59 @@ export class StreamState {
     return this.#epochs
   }
 
-  async move(change: Partial<StreamPosition>): Promise<void> {
-    this.#position = { ...this.#position, ...change }
-    await this.#store.put({ [`position/${this.#name}`]: this.#position })
+  /** Journaled by hosts in epochs that are not applied yet. */
+  get unappliedBytes(): number {
+    let bytes = 0
+    for (const { epoch, rawBytes } of this.#epochs.values()) if (epoch > this.#position.appliedEpoch) bytes += rawBytes
+    return bytes
+  }
+
+  /** When the oldest write of an epoch that was not sent was made; infinite when there is none. */
+  get oldestUnsentMs(): number {
+    let oldest = Number.POSITIVE_INFINITY
+    for (const { epoch, oldestMs } of this.#epochs.values()) {
+      if (epoch > this.#position.sentEpoch) oldest = Math.min(oldest, oldestMs)
+    }
+    return oldest
+  }
+
+  get sentLsn(): string {
+    const { sentEpoch, cutEpoch, cutLsn, appliedLsn } = this.#position
+    return sentEpoch === cutEpoch ? cutLsn : (this.#epochs.get(sentEpoch)?.endLsn ?? appliedLsn)
+  }
+
+  move(change: PositionChange): Promise<void> {
+    return this.#turns.run(() => this.#put(change, {}))
   }
 
   /** The epoch's files are durable under their names; from here on it exists. */
-  async commitEpoch(epoch: CutEpoch, change: Partial<StreamPosition>): Promise<void> {
-    this.#position = { ...this.#position, ...change }
-    this.#epochs.set(epoch.epoch, epoch)
-    await this.#store.put({
-      [`position/${this.#name}`]: this.#position,
-      [this.#epochKey(epoch.epoch)]: epoch,
+  commitEpoch(epoch: CutEpoch, change: PositionChange): Promise<void> {
+    return this.#turns.run(async () => {
+      await this.#put(change, { [this.#epochKey(epoch.epoch)]: epoch }, () => this.#epochs.set(epoch.epoch, epoch))
     })
   }
 
-  async forgetEpochs(numbers: readonly number[]): Promise<void> {
-    for (const number of numbers) this.#epochs.delete(number)
-    await this.#store.remove(numbers.map((number) => this.#epochKey(number)))
+  forgetEpochs(numbers: readonly number[]): Promise<void> {
+    return this.#turns.run(async () => {
+      await this.#store.remove(numbers.map((number) => this.#epochKey(number)))
+      for (const number of numbers) this.#epochs.delete(number)
+    })
   }
 
-  async remove(): Promise<void> {
-    await this.#store.remove([`position/${this.#name}`, ...[...this.#epochs.keys()].map((n) => this.#epochKey(n))])
+  async #put(change: PositionChange, more: Record<string, unknown>, done?: () => void): Promise<void> {
+    const next = { ...this.#position, ...(typeof change === 'function' ? change(this.#position) : change) }
+    await this.#store.put({ [`position/${this.#name}`]: next, ...more })
+    this.#position = next
+    done?.()
+  }
+
+  /** As if there had never been one. */
+  remove(): Promise<void> {
+    return this.#turns.run(async () => {
+      await this.#store.remove([`position/${this.#name}`, ...[...this.#epochs.keys()].map((n) => this.#epochKey(n))])
+      this.#position = newPosition
+      this.#epochs.clear()
+    })
   }
 
   #epochKey(epoch: number): string {

@@ -1,4 +1,4 @@
-import { closeSync, fdatasyncSync, openSync, readSync, writeSync } from 'node:fs'
+import { closeSync, constants, fdatasyncSync, openSync, readSync, statSync, writeSync } from 'node:fs'
 import { errnoOf, StorageError } from '../block/storage-error.js'
 import { fileCalls } from '../intercept/file-calls.js'
 
@@ -13,7 +13,7 @@ export class Backing {
   /** @throws StorageError BACKING_UNAVAILABLE */
   constructor(path: string, mode: 'read' | 'write') {
     this.path = path
-    this.#fd = this.#try('open', () => openSync(path, mode === 'read' ? 'r' : 'r+'))
+    this.#fd = this.#try('open', () => openSync(path, mode === 'read' ? constants.O_RDONLY : writeFlags(path)))
   }
 
   /** Fills the buffer; what lies beyond the end reads as zeros. */
@@ -69,4 +69,10 @@ export class Backing {
       })
     }
   }
+}
+
+/** A device that somebody else mounted meanwhile is not written under them. */
+function writeFlags(path: string): number {
+  const { O_RDWR, O_EXCL } = constants
+  return statSync(path).isBlockDevice() ? O_RDWR | O_EXCL : O_RDWR
 }

@@ -58,6 +58,8 @@ export class Volume {
   #native: NativeVolume | undefined
   #device: string | null = null
   #lost: string | undefined
+  /** Why the backing may lack what was acknowledged. */
+  #unsynced: unknown
   #capture: Capture | null = null
 
   constructor(definition: VolumeDefinition, options: VolumeOptions) {
@@ -132,8 +134,9 @@ export class Volume {
     })
   }
 
-  /** Everything acknowledged so far is durable on the backing. */
+  /** Everything acknowledged so far is durable on the backing. @throws StorageError, for good once a sync has failed */
   async syncBacking(): Promise<void> {
+    if (this.#unsynced !== undefined) throw this.#unsynced
     await this.#native?.syncBacking()
   }
 
@@ -167,9 +170,13 @@ export class Volume {
     assert(native)
     await native.detach()
     if (this.#device !== null) await removeLink(this.name, this.#device)
-    this.#native = undefined
     this.#device = null
     this.#lost = undefined
+    // Still open for a checkpoint that runs meanwhile: closed first, it would count these writes as safe.
+    await native.syncBacking().catch((error) => {
+      this.#unsynced = error
+    })
+    this.#native = undefined
     await this.#closeNative(native)
     await rm(await this.#mountPoint(), { force: true })
   }
@@ -177,7 +184,6 @@ export class Volume {
   async #closeNative(native: NativeVolume): Promise<void> {
     try {
       if (this.#capture) await native.setJournal(null, volumeIndex(0))
-      await native.syncBacking()
     } finally {
       await native.close()
     }

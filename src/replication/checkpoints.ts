@@ -1,0 +1,57 @@
+import { Exclusive } from '../block/exclusive.js'
+import { Pause } from '../block/pause.js'
+import { lsn } from '../block/units.js'
+import type { StreamJournal } from '../journal/stream-journal.js'
+import type { RecordedVolumes } from './recorded-volumes.js'
+import type { StreamState } from './stream-state.js'
+
+/** The backing is synced, and the journal before it given up, this often while there are writes. */
+const checkpointMs = 5_000
+/** Hosts wait at most so long for room in a full journal while epochs are cut. */
+const roomLimitMs = 20_000
+const roomPollMs = 100
+
+/** Keeps the replay after a crash short, and makes room in the journal. */
+export class Checkpoints {
+  readonly #journal: StreamJournal
+  readonly #volumes: RecordedVolumes
+  readonly #state: StreamState
+  readonly #turns = new Exclusive()
+
+  constructor(journal: StreamJournal, volumes: RecordedVolumes, state: StreamState) {
+    this.#journal = journal
+    this.#volumes = volumes
+    this.#state = state
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    const pause = new Pause()
+    while (!signal.aborted) {
+      await pause.wait(checkpointMs, signal)
+      if (!signal.aborted) await this.#take()
+    }
+  }
+
+  /**
+   * The journal is full and hosts wait: give up what is on the backing and in an epoch.
+   *
+   * @param mayHelp false when waiting is in vain: no more epochs are cut
+   * @returns whether there is room now
+   */
+  async makeRoom(mayHelp: () => boolean): Promise<boolean> {
+    const deadline = performance.now() + roomLimitMs
+    while (!(await this.#take())) {
+      if (!mayHelp() || performance.now() > deadline) return false
+      await new Promise((resolve) => setTimeout(resolve, roomPollMs))
+    }
+    return true
+  }
+
+  /** @returns whether a segment became free */
+  #take(): Promise<boolean> {
+    return this.#turns.run(async () => {
+      await this.#journal.checkpoint(() => this.#volumes.sync())
+      return this.#journal.trim(lsn(BigInt(this.#state.position.cutLsn)))
+    })
+  }
+}
