@@ -1,14 +1,13 @@
-import { existsSync, readFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import t from 'tap'
 import { runProgram } from '../../src/cli/program.js'
 
 const root = new URL('../../../', import.meta.url)
 const readme = new URL('README.md', root)
-const draft = new URL('src/cli/COMMANDS-draft.md', root)
 
 /** The README's section, from `## Commands` to the next of its rank. */
 function commandsSection(): string {
-  const text = readFileSync(existsSync(readme) ? readme : draft, 'utf8')
+  const text = readFileSync(readme, 'utf8')
   return /^## Commands$.*?(?=^## |$(?![\s\S]))/ms.exec(text)?.[0] ?? ''
 }
 
