@@ -8,7 +8,7 @@ import t from 'tap'
 import { MiB } from '../../src/block/units.js'
 import { intercept } from '../../src/intercept/intercept.js'
 import { forget, remember } from '../fixtures/leftovers.js'
-import { heldBelow, Rig, readAt, run, until, writeDevice } from './rig.js'
+import { heldBelow, Rig, readAt, readDevice, run, until, writeDevice } from './rig.js'
 
 t.test('detach refuses while the device is mounted and says where', async (t) => {
   const rig = await Rig.open()
@@ -123,6 +123,24 @@ t.test('a raw block device is a backing, unless somebody uses it', async (t) => 
   await volume.detach()
   await volume.close()
   t.ok((await readAt(raw, 8 * MiB, bytes.length)).equals(bytes))
+  await run('losetup', '--detach', raw)
+})
+
+t.test('a disk with blocks of 4 KiB gives a device with blocks of 4 KiB', async (t) => {
+  const rig = await Rig.open()
+  t.teardown(() => rig.close())
+  const raw = await run('losetup', '--find', '--show', '--sector-size', '4096', await rig.backing('disk', 16 * MiB))
+  const volume = rig.volume(raw, { syncBacking: true })
+  t.equal(volume.logicalBlockBytes, 4096)
+  const device = await rig.attach(volume)
+  t.equal(await run('blockdev', '--getss', device), '4096')
+  const bytes = randomBytes(2 * MiB)
+  await writeDevice(device, 4 * MiB, bytes, rig.folder)
+  t.ok((await readDevice(device, 4 * MiB, bytes.length)).equals(bytes))
+  await volume.syncBacking()
+  await volume.detach()
+  await volume.close()
+  t.ok((await readAt(raw, 4 * MiB, bytes.length)).equals(bytes))
   await run('losetup', '--detach', raw)
 })
 
