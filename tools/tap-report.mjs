@@ -4,7 +4,7 @@
  * what its failed facts said. Counts facts (the tests with a title directly in a file; a file that dies or fails
  * outside of them is one failure) and writes "PASSED FAILED" to the file named by the first argument.
  *
- * A skipped test is a failure, unless its title is in `maySkip`: nothing is skipped silently.
+ * A skipped test is a failure, unless its title is in `maySkip`: nothing is skipped silently, however deep it lies.
  */
 import { writeFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
@@ -15,8 +15,11 @@ const maySkip = new Map([])
 const result = /^( *)(not )?ok \d+(?: - (.*?))?(?: # (time=|SKIP|TODO)(.*?))?(?: \{)?$/i
 let passed = 0
 let failed = 0
-/** `kept`: what the failed facts said; `recent`: what was said since the last fact. */
-const emptyFile = () => ({ kept: [], recent: [], passed: 0, failed: 0, notes: [] })
+/**
+ * `kept`: what the failed facts said; `recent`: what was said since the last fact; `skipped`: what was skipped inside
+ * of the fact that has not ended yet.
+ */
+const emptyFile = () => ({ kept: [], recent: [], passed: 0, failed: 0, notes: [], skipped: [] })
 let file = emptyFile()
 let yamlIndent = -1
 let ended = false
@@ -37,14 +40,17 @@ for await (const line of createInterface({ input: process.stdin })) {
   }
   if (/^# \{ total: /.test(line)) ended = true
   const match = result.exec(line)
-  if (!match || (indent !== 0 && indent !== 4)) continue
+  if (!match) continue
   const [, , not, title = '', directive = ''] = match
   const skipped = /^(skip|todo)$/i.test(directive) && !maySkip.has(title)
-  if (indent === 4) {
-    if (not || skipped) {
+  if (indent > 4) {
+    if (skipped) file.skipped.push(title)
+  } else if (indent === 4) {
+    if (not || skipped || file.skipped.length > 0) {
       file.kept.push(...file.recent)
       file.failed++
-      file.notes.push(`${skipped ? 'skipped' : 'not ok'}: ${title}`)
+      if (not || skipped) file.notes.push(`${skipped ? 'skipped' : 'not ok'}: ${title}`)
+      noteSkipped(title)
     } else file.passed++
     file.recent = []
   } else endFile(title, Boolean(not) || skipped, directive === 'time=' ? match[5] : '')
@@ -57,7 +63,16 @@ if (!ended) {
 writeFileSync(process.argv[2], `${passed} ${failed}\n`)
 process.exitCode = failed === 0 ? 0 : 1
 
+function noteSkipped(fact) {
+  for (const title of file.skipped.splice(0)) file.notes.push(`skipped: ${title}, in: ${fact}`)
+}
+
 function endFile(title, bad, time) {
+  if (file.skipped.length > 0) {
+    // Skipped inside of a fact that never ended, or after the line that named it.
+    file.failed++
+    noteSkipped(title)
+  }
   if (bad && file.failed === 0) {
     file.failed = 1
     file.notes.push('not ok: the file itself (it died, ran out of time or has no test)')

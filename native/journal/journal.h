@@ -137,6 +137,12 @@ class Journal {
   void trim(uint64_t belowLsn);
 
   /**
+   * The journal does not hold what the backing does, and cannot be made to: as after a failed sync, appenders and syncs
+   * wait until abandon(). Raises the event, once.
+   */
+  void giveUp(Error error) { fail(std::move(error)); }
+
+  /**
    * Stop journaling for good: whoever waits, and everybody later, is told `not journaled`. Places already given out
    * may still be completed. Does not block.
    */

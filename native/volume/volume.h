@@ -121,6 +121,7 @@ class Volume final : public RequestTarget {
   /** 0, an errno, or kFaulted with what to ask for. */
   int attempt(const Io& io, std::vector<Fault>& faults);
   int attemptChange(const Io& io);
+  void recordAsItIs(uint64_t offset, uint64_t length);
   bool park(Io& io, const std::vector<Fault>& faults);
   void resume(ParkedRequest& request);
   void answer(const Io& io, int errnoValue);

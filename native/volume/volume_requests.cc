@@ -116,8 +116,40 @@ int Volume::attemptChange(const Io& io) {
   const int result = io.kind == Kind::kWrite
                          ? writeMapped(*table_, *backing_, io.offset, io.memory, io.length)
                          : discardMapped(*table_, *backing_, io.offset, io.length, io.kind == Kind::kZero);
+  if (result != 0 && place.journaled()) recordAsItIs(io.offset, io.length);
   if (place.journaled()) journal_->applied(place);
   return result;
+}
+
+/**
+ * A change is in the journal and failed on the backing, perhaps half-way: the host is told, and the journal too. What the
+ * backing holds now is journaled over the record, so that a replay and the far side end with the same bytes. The caller
+ * still holds the range.
+ */
+void Volume::recordAsItIs(uint64_t offset, uint64_t length) {
+  constexpr uint64_t pieceBytes = 1 << 20;
+  const uint64_t end = offset + length;
+  const std::unique_ptr<uint8_t, void (*)(void*)> bytes(
+      static_cast<uint8_t*>(std::aligned_alloc(pageBytes, pieceBytes)), std::free);
+  int error = bytes ? 0 : ENOMEM;
+  for (uint64_t at = offset; at < end && error == 0; at += pieceBytes) {
+    const auto piece = static_cast<uint32_t>(std::min(pieceBytes, end - at));
+    error = readMapped(*table_, *backing_, at, bytes.get(), piece);
+    if (error != 0) break;
+    Result<Reservation> reserved = journal_->reserve(RecordType::kWrite, journalIndex_, at, piece, piece);
+    if (!reserved) {
+      error = EIO;
+      break;
+    }
+    Reservation place = *reserved;
+    if (!place.journaled()) return;
+    std::memcpy(place.payload, bytes.get(), piece);
+    journal_->complete(place);
+    journal_->applied(place);
+  }
+  if (error != 0) {
+    journal_->giveUp(Error{"BACKING_FAILED", error, "the backing failed a write, and cannot be read back to tell what it holds"});
+  }
 }
 
 /** True: it belongs to the fault queue now. False: look again, or it cannot be parked. */

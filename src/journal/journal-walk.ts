@@ -10,6 +10,8 @@ export interface JournalPlace {
   readonly journalId: Uint8Array
   readonly segmentBytes: number
   readonly from: Lsn
+  /** Records of an earlier writer are not believed; default: any writer's are. */
+  readonly leastIncarnation?: number
 }
 
 export interface WalkOptions extends JournalPlace {
@@ -51,7 +53,7 @@ export class JournalWalk {
   next(): PlaceState {
     for (;;) {
       if (!this.#scan) {
-        if (this.#lsn >= this.#to || !this.#openSegment(0)) return 'end'
+        if (this.#lsn >= this.#to || !this.#openSegment(this.#options.leastIncarnation ?? 0)) return 'end'
       }
       const scan = this.#scan!
       const state = scan.next()

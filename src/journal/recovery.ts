@@ -15,6 +15,11 @@ export interface RecoveryOptions {
   readonly checkpointLsn: Lsn
   /** Of the writer to come: greater than that of any record, by one when the last writer's is known. */
   readonly incarnation: number
+  /**
+   * Of the writer whose records lie behind the checkpoint. Records of an earlier one may lie there too, left by a torn
+   * tail under the same addresses. Default: any writer's are believed.
+   */
+  readonly leastIncarnation?: number
   /** The machine was restarted since the journal was written. Must stay true when a recovery is repeated. */
   readonly afterPowerCut: boolean
   /** Write it to the backing; called for WRITE, ZERO and TRIM in LSN order, after the end is known and durable. */
@@ -42,7 +47,8 @@ export interface Recovered {
  */
 export function recoverJournal(options: RecoveryOptions): Recovered {
   const { directory, journalId, segmentBytes, apply } = options
-  const place = { directory, journalId, segmentBytes, from: options.checkpointLsn }
+  const { leastIncarnation = 0 } = options
+  const place = { directory, journalId, segmentBytes, leastIncarnation, from: options.checkpointLsn }
   const found = findEnd(options)
   let records = 0
   for (const record of readRecords({ ...place, to: found.endLsn })) {

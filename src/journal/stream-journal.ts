@@ -99,6 +99,7 @@ export class StreamJournal {
       segmentBytes: old.segmentBytes,
       checkpointLsn: lsn(BigInt(old.checkpointLsn)),
       incarnation,
+      leastIncarnation: old.incarnation,
       afterPowerCut,
       apply: replay.apply,
     })

@@ -1,7 +1,6 @@
 import { Changes } from '../block/changes.js'
 import type { ReportEvent } from '../block/event-log.js'
 import { Exclusive } from '../block/exclusive.js'
-import { Pause } from '../block/pause.js'
 import type { StateStore } from '../block/state-store.js'
 import { StorageError } from '../block/storage-error.js'
 import type { Lsn } from '../block/units.js'
@@ -10,13 +9,10 @@ import { StreamJournal, type StreamJournalOptions } from '../journal/stream-jour
 import type { Transport } from '../transport/transport.js'
 import { Backing } from '../volume/backing.js'
 import type { Volume } from '../volume/volume.js'
-import { AcknowledgementReader } from './acknowledgement-reader.js'
-import { Checkpoints } from './checkpoints.js'
 import { copyProgress } from './copy-planner.js'
-import { EpochCutter } from './epoch-cutter.js'
 import { RecordedVolumes } from './recorded-volumes.js'
 import { replayOnto } from './replay.js'
-import { Sender } from './sender.js'
+import { RunningStream } from './running-stream.js'
 import { SourceBuffer } from './source-buffer.js'
 import { StreamHealth } from './stream-health.js'
 import { newPosition, type StreamDefinition, type StreamPosition, StreamState } from './stream-state.js'
@@ -43,16 +39,7 @@ export interface SourceStreamOptions {
   readonly report: ReportEvent
 }
 
-/** What runs while the stream records writes. */
-interface Running {
-  readonly journal: StreamJournal
-  readonly checkpoints: Checkpoints
-  readonly cutter: EpochCutter
-  readonly sender: Sender
-  readonly acknowledgements: AcknowledgementReader
-  readonly stop: AbortController
-  readonly ended: Promise<void>
-}
+type JournalEvent = Parameters<StreamJournalOptions['onEvent']>[0]
 
 /** The source side of one stream: journal, epochs, source buffer, transfer. */
 export class SourceStream {
@@ -65,7 +52,9 @@ export class SourceStream {
   readonly #volumes: RecordedVolumes
   readonly #journalOptions: StreamJournalOptions
   #definition: StreamDefinition
-  #running: Running | undefined
+  /** What a journal raised before it was running. */
+  #early: JournalEvent | undefined
+  #running: RunningStream | undefined
 
   constructor(options: SourceStreamOptions) {
     this.#options = options
@@ -75,7 +64,7 @@ export class SourceStream {
     this.#state = new StreamState(options.store, options.definition.name)
     this.#buffer = new SourceBuffer(options.bufferDirectory, this.#state)
     const { journal, store } = options
-    const onEvent: StreamJournalOptions['onEvent'] = (event) => void this.#journalEvent(event)
+    const onEvent: StreamJournalOptions['onEvent'] = (event) => this.#noteJournalEvent(event)
     this.#journalOptions = { ...journal, stream: options.definition.name, state: store, onEvent }
   }
 
@@ -132,8 +121,11 @@ export class SourceStream {
       )
     }
     if (!report.afterPowerCut) return this.#run(journal)
-    await this.#diverge('The machine was restarted while writes were under way.')
-    await journal.close(false)
+    try {
+      await this.#diverge('The machine was restarted while writes were under way.')
+    } finally {
+      await journal.close(false)
+    }
   }
 
   /**
@@ -264,6 +256,7 @@ export class SourceStream {
 
   /** Record from here on, then cut and send. */
   async #run(journal: StreamJournal): Promise<void> {
+    this.#early = undefined
     try {
       await this.#volumes.record(journal)
     } catch (error) {
@@ -275,67 +268,22 @@ export class SourceStream {
 
   #startLoops(journal: StreamJournal): void {
     const { pairingId, secret, packer, bufferLimitBytes, transport } = this.#options
-    const state = this.#state
-    const buffer = this.#buffer
-    const folder = this.#definition.id
-    const stop = new AbortController()
-    const sender = new Sender({
-      folder,
-      state,
-      buffer,
-      transport,
-      paused: () => this.#definition.paused,
-      onLink: (error) => this.#health.noteSending(error),
-      onSent: () => acknowledgements.expect(),
-    })
-    const acknowledgements: AcknowledgementReader = new AcknowledgementReader({
-      folder,
-      secret,
-      state,
-      transport,
-      onApplied: async () => {
-        await buffer.release(this.position.appliedEpoch)
-        this.#changes.announce()
-      },
-      onReport: (farState, reason) => this.#health.noteFarSide(farState, reason),
-      onWanted: (places) => sender.again(places),
-      onLink: (error) => this.#health.noteReading(error),
-      onBadSeal: (error) => this.#health.noteBadSeal(error),
-    })
-    const cutter = new EpochCutter({
+    this.#running = new RunningStream({
       definition: this.#definition,
       pairingId,
       secret,
-      state,
-      buffer,
+      state: this.#state,
+      buffer: this.#buffer,
       bufferLimitBytes,
       journal,
+      volumes: this.#volumes,
       packer,
-      pause: new Pause(),
-      onCut: () => {
-        sender.pause.wake()
-        this.#changes.announce()
-      },
-      onBufferFull: (full) => {
-        this.#health.bufferFull = full
-      },
-      onTrouble: (error) => this.#health.noteTrouble(error),
+      transport,
+      health: this.#health,
+      paused: () => this.#definition.paused,
+      onChange: () => this.#changes.announce(),
     })
-    const checkpoints = new Checkpoints(journal, this.#volumes, state)
-    const loops = [cutter, sender, acknowledgements, checkpoints].map((loop) => this.#guard(loop, stop))
-    const ended = Promise.all(loops).then(() => undefined)
-    this.#running = { journal, checkpoints, cutter, sender, acknowledgements, stop, ended }
-  }
-
-  /** A loop in which an invariant broke ends the others; hosts go on and are still recorded. */
-  async #guard(loop: { run(signal: AbortSignal): Promise<void> }, stop: AbortController): Promise<void> {
-    try {
-      await loop.run(stop.signal)
-    } catch (error) {
-      if (!stop.signal.aborted) this.#health.noteFailure(error)
-      stop.abort()
-      this.#changes.announce()
-    }
+    if (this.#early) this.#noteJournalEvent(this.#early)
   }
 
   /**
@@ -353,7 +301,13 @@ export class SourceStream {
     this.#changes.announce()
   }
 
-  async #journalEvent(event: Parameters<StreamJournalOptions['onEvent']>[0]): Promise<void> {
+  /** One that comes before the stream runs is kept until it does: it is raised once, and hosts wait for the answer. */
+  #noteJournalEvent(event: JournalEvent): void {
+    this.#early = this.#running ? undefined : event
+    this.#answerJournal(event).catch((error) => this.#health.noteFailure(error))
+  }
+
+  async #answerJournal(event: JournalEvent): Promise<void> {
     const running = this.#running
     if (!running || this.position.phase !== 'running') return
     if (event.kind === 'failed') return this.#journalStopped(running, `The journal failed: ${event.message}.`)
@@ -367,13 +321,21 @@ export class SourceStream {
    * recorded as diverged, (3) the writes go on without it. Without 1 a power cut takes flushed writes, for a diverged
    * stream is not replayed; with 3 before 2 nobody would know that the far side misses something.
    */
-  async #journalStopped(running: Running, reason: string): Promise<void> {
-    await this.#volumes.sync().catch((error) => this.#health.say('error', 'SYNC_FAILED', String(error)))
-    while (this.#running === running && this.position.phase === 'running') {
-      await this.#diverge(reason).catch(() => new Promise((resolve) => setTimeout(resolve, insistMs)))
+  async #journalStopped(running: RunningStream, reason: string): Promise<void> {
+    const sync = (): Promise<void> =>
+      this.#volumes.sync().catch((error) => this.#health.say('error', 'SYNC_FAILED', String(error)))
+    await sync()
+    for (let told = false; this.#running === running && this.position.phase === 'running'; told = true) {
+      await this.#diverge(reason).catch((error) => {
+        if (!told) this.#health.say('error', 'STATE_UNAVAILABLE', `${error}. Hosts of this stream wait for it.`)
+        return new Promise((resolve) => setTimeout(resolve, insistMs))
+      })
     }
+    // An initialisation or removal that came first has ended this journal itself.
+    if (this.#running !== running) return
     running.journal.native.abandon()
     running.stop.abort()
+    await sync()
     this.#changes.announce()
   }
 
@@ -382,7 +344,7 @@ export class SourceStream {
     this.#health.say('error', 'STREAM_DIVERGED', `${reason} Hosts go on; initialize the stream again.`)
   }
 
-  #mustRun(): Running {
+  #mustRun(): RunningStream {
     const { state, reason } = this.status()
     if (state === 'new') throw this.#refuse('NOT_INITIALIZED', 'Run: tidemark stream initialize')
     if (state === 'diverged') throw this.#refuse('STREAM_DIVERGED', reason)

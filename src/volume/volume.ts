@@ -97,7 +97,10 @@ export class Volume {
     return this.#exclusive.run(async () => {
       if (this.#native) {
         if (!this.#lost && this.#device !== null) return this.#device
-        await this.#release()
+        // What it could not sync is remembered; the host needs its device.
+        await this.#release().catch((error) => {
+          if (this.#native) throw error
+        })
       }
       const mountPoint = await this.#mountPoint()
       await this.#options.intercept.releaseStale(mountPoint)
@@ -118,7 +121,10 @@ export class Volume {
     })
   }
 
-  /** The backing holds, durably, every acknowledged write when this resolves. @throws StorageError DEVICE_BUSY */
+  /**
+   * The backing holds, durably, every acknowledged write when this resolves.
+   * @throws StorageError DEVICE_BUSY, and IO_FAILED: detached, but the backing may lack acknowledged writes
+   */
   detach(): Promise<void> {
     return this.#exclusive.run(async () => {
       if (this.#native) await this.#release()
@@ -173,12 +179,15 @@ export class Volume {
     this.#device = null
     this.#lost = undefined
     // Still open for a checkpoint that runs meanwhile: closed first, it would count these writes as safe.
+    let failure: unknown
     await native.syncBacking().catch((error) => {
-      this.#unsynced = error
+      failure = error
     })
+    this.#unsynced ??= failure
     this.#native = undefined
     await this.#closeNative(native)
     await rm(await this.#mountPoint(), { force: true })
+    if (failure !== undefined) throw failure
   }
 
   async #closeNative(native: NativeVolume): Promise<void> {

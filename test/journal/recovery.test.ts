@@ -21,7 +21,13 @@ interface Outcome {
 }
 
 /** Recovers; payloads of applied WRITEs as text. */
-function recover(directory: string, afterPowerCut: boolean, incarnation = 2, checkpoint = 0): Outcome {
+function recover(
+  directory: string,
+  afterPowerCut: boolean,
+  incarnation = 2,
+  checkpoint = 0,
+  leastIncarnation = 0,
+): Outcome {
   const applied: string[] = []
   const found = recoverJournal({
     directory,
@@ -29,6 +35,7 @@ function recover(directory: string, afterPowerCut: boolean, incarnation = 2, che
     segmentBytes,
     checkpointLsn: lsn(BigInt(checkpoint)),
     incarnation,
+    leastIncarnation,
     afterPowerCut,
     apply: (record: JournalRecord) => applied.push(record.type === 'write' ? record.payload.toString() : record.type),
   })
@@ -146,6 +153,21 @@ t.test('records of an earlier writer under the same LSN are not believed behind 
   next.append(text('new 1'))
   next.flush(directory)
   t.match(recover(directory, false, 3), { end: next.end, applied: ['new 0', 'new 1'] })
+})
+
+t.test('records of an earlier writer are not believed behind a checkpoint at the end either', async (t) => {
+  const directory = scratchFolder(t, 'recovery')
+  const writer = new SegmentWriter()
+  for (let index = 0; index < 10; index += 1) writer.append(text(`old ${index}`))
+  const stale = Buffer.from(writer.segments.get(0)!)
+  const next = new SegmentWriter()
+  next.incarnation = 2
+  next.filler = (segment) => stale.copy(segment)
+  next.segments.clear()
+  next.append(text('new 0'))
+  next.append(text('new 1'))
+  next.flush(directory)
+  t.match(recover(directory, false, 3, next.end, 2), { end: next.end, records: 0, applied: [] })
 })
 
 t.test('a header damaged in the middle is refused after a process crash, also across segments', async (t) => {

@@ -1,7 +1,7 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import type { StreamView, VolumeView } from '../../src/api/agent-operations.js'
+import type { AgentEvent, StreamView, VolumeView } from '../../src/api/agent-operations.js'
 import { Agent, flush, mirror, tidemark } from '../fixtures/agent.js'
 import { forget, remember } from '../fixtures/leftovers.js'
 import { command, difference, farPath, twoSites } from '../fixtures/sites.js'
@@ -173,12 +173,22 @@ t.test('a second agent on the same state directory is refused, the first goes on
 t.test('a foreign file in the arrival folder is left alone and named; the stream goes on', async (t) => {
   await mirror(source, 'clean', ['good'])
   const arrival = await arrivalFolder()
-  writeFileSync(join(arrival, 'holiday.jpg'), 'not ours')
-  writeFileSync(join(arrival, 'zzz.tmr'), Buffer.alloc(5000, 7))
+  const foreign = { 'holiday.jpg': Buffer.from('not ours'), 'zzz.tmr': Buffer.alloc(5000, 7) }
+  for (const [name, bytes] of Object.entries(foreign)) writeFileSync(join(arrival, name), bytes)
   const run = await stampWrite(good.device, image('foreign.log'), { writes: 50 })
   t.equal(run.errno, 0)
   await flush(source, 'clean')
   t.equal(await difference(good.device, await farPath(sites, 'clean')), '')
+  const named = (events: AgentEvent[], name: string) =>
+    events.filter(({ code, text }) => code === 'FOREIGN_FILE' && text.includes(join(arrival, name)))
+  for (const [name, bytes] of Object.entries(foreign)) {
+    const events = await destination.until(
+      () => destination.events(),
+      (events) => named(events, name).length > 0,
+    )
+    t.equal(named(events, name).length, 1, `one event names ${name}`)
+    t.ok(readFileSync(join(arrival, name)).equals(bytes), `${name} is left as it is`)
+  }
 })
 
 t.test('a damaged replication file is set aside, named, never applied, and sent again', async (t) => {

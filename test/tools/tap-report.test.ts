@@ -59,6 +59,27 @@ t.test('a skipped test is a failed one', async (t) => {
   t.equal(report(['    ok 1 - later # TODO', 'ok 1 - dist/test/x.test.js # time=5ms', ...end]).counted, '0 1')
 })
 
+t.test('what is skipped inside of a test makes that test a failed one, however deep it lies', async (t) => {
+  const end4 = ['    ok 1 - a fact # time=3ms', '    ok 2 - another # time=1ms', 'ok 1 - dist/test/x.test.js # time=5ms']
+  for (const depth of [8, 12, 16]) {
+    for (const directive of ['SKIP no root', 'SKIP', 'TODO', 'skip later']) {
+      const { counted, printed, code } = report([
+        `${' '.repeat(depth)}ok 1 - later # ${directive}`,
+        ...(depth > 8 ? ['        ok 1 - outer # time=1ms'] : []),
+        ...end4,
+        ...end,
+      ])
+      t.equal(counted, '1 1', `${directive} at ${depth}`)
+      t.equal(code, 1)
+      t.match(printed, /skipped: later, in: a fact/)
+    }
+  }
+  const late = ['    ok 1 - a fact {', '        ok 1 - later # SKIP', '    }', 'ok 1 - dist/test/x.test.js # time=5ms']
+  t.equal(report([...late, ...end]).counted, '1 1', 'also when it is told after its fact')
+  const quoted = ['        ok 1 - good', '          ---', '          ok 1 - quoted # SKIP', '          ...', ...end4]
+  t.equal(report([...quoted, ...end]).counted, '2 0', 'in a diagnostic nothing counts')
+})
+
 t.test('a file that dies is one failure', async (t) => {
   t.equal(report(['    ok 1 - good # time=1ms', 'not ok 1 - dist/test/x.test.js # time=5ms', ...end]).counted, '1 1')
   const late = ['not ok 1 - timeout!', '  ---', '  expired: dist/test/slow.test.js', '  ...', ...end]
