@@ -23,9 +23,12 @@ Napi::Function JournalObject::define(Napi::Env env) {
                       InstanceMethod<&JournalObject::close>("close")});
 }
 
-JournalObject::JournalObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<JournalObject>(info) {}
+JournalObject::JournalObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<JournalObject>(info) {
+  self_ = std::make_shared<JournalObject*>(this);
+}
 
 JournalObject::~JournalObject() {
+  *self_ = nullptr;
   // Only an environment that ends with the journal open comes here: the process is about to exit, and waiting for
   // writers that are held up would keep it from doing so. What is mapped reaches the page cache all the same.
   if (journal_ != nullptr) new std::shared_ptr<Journal>(std::move(journal_));
@@ -54,8 +57,12 @@ bool JournalObject::open(const Napi::CallbackInfo& info, std::shared_ptr<JsLink>
   }
   link_ = std::move(link);
   onEvent_ = Napi::Persistent(onEvent);
-  // Posted tasks run in order, and the one that ends close() is the last: `this` is alive in all of them.
-  options.onEvent = [this](const JournalEvent& event) { raise(event); };
+  // The journal may outlive this object, when the environment ends with it open.
+  options.onEvent = [link = link_, self = self_](const JournalEvent& event) {
+    link->post([self, event](Napi::Env inner) {
+      if (*self != nullptr) (*self)->deliver(inner, event);
+    });
+  };
   auto journal = Journal::open(std::move(options));
   if (!journal) {
     throwError(env, journal.error());
@@ -66,19 +73,18 @@ bool JournalObject::open(const Napi::CallbackInfo& info, std::shared_ptr<JsLink>
   return true;
 }
 
-void JournalObject::raise(const JournalEvent& event) {
-  link_->post([this, event](Napi::Env env) {
-    Napi::Object object = Napi::Object::New(env);
-    if (event.kind == JournalEvent::Kind::kFull) {
-      object.Set("kind", "full");
-    } else {
-      object.Set("kind", "failed");
-      object.Set("code", event.error.code);
-      object.Set("errno", event.error.errnoValue);
-      object.Set("message", event.error.message);
-    }
-    onEvent_.Call({object});
-  });
+void JournalObject::deliver(Napi::Env env, const JournalEvent& event) {
+  if (onEvent_.IsEmpty()) return;
+  Napi::Object object = Napi::Object::New(env);
+  if (event.kind == JournalEvent::Kind::kFull) {
+    object.Set("kind", "full");
+  } else {
+    object.Set("kind", "failed");
+    object.Set("code", event.error.code);
+    object.Set("errno", event.error.errnoValue);
+    object.Set("message", event.error.message);
+  }
+  onEvent_.Call({object});
 }
 
 bool JournalObject::isOpen(Napi::Env env) const {
@@ -132,9 +138,12 @@ Napi::Value JournalObject::appendMarker(const Napi::CallbackInfo& info) {
     return throwError(env, Error{"INVALID_ARGUMENT", EINVAL, "a marker's payload has 64 KiB at the most"});
   }
   auto payload = std::make_shared<std::vector<uint8_t>>(buffer.Data(), buffer.Data() + buffer.Length());
+  // Let go of before the promise settles, so that a close() that follows finds no user.
+  auto moved = std::make_shared<std::shared_ptr<Journal>>(journal_);
   return callLong<uint64_t>(
       env, link_,
-      [journal = journal_, payload] {
+      [moved, payload] {
+        const std::shared_ptr<Journal> journal = std::move(*moved);
         return journal->appendMarker(payload->data(), static_cast<uint32_t>(payload->size()));
       },
       [](Napi::Env inner, uint64_t& lsn) { return bigInt(inner, lsn); });
@@ -154,13 +163,15 @@ Napi::Value JournalObject::close(const Napi::CallbackInfo& info) {
     if (refused.ok()) refused.settle(Error{"JOURNAL_IN_USE", EBUSY, "a volume still writes to the journal"}, nullptr);
     return refused.promise();
   }
-  closing_ = true;
+  // A close that is refused for too many calls has not begun: it can be asked for again.
+  closing_ = !link_->isFull();
   return callLongVoid(
-      env, link_, [this] { return journal_->close(); },
-      [this](Napi::Env, bool) {
-        journal_.reset();
-        onEvent_.Reset();
-        Unref();
+      env, link_, [journal = journal_] { return journal->close(); },
+      [self = self_](Napi::Env, bool) {
+        if (*self == nullptr) return;
+        (*self)->journal_.reset();
+        (*self)->onEvent_.Reset();
+        (*self)->Unref();
       });
 }
 

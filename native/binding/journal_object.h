@@ -30,8 +30,10 @@ class JournalObject : public Napi::ObjectWrap<JournalObject> {
   Napi::Value abandon(const Napi::CallbackInfo& info);
   Napi::Value close(const Napi::CallbackInfo& info);
   bool isOpen(Napi::Env env) const;
-  void raise(const JournalEvent& event);
+  void deliver(Napi::Env env, const JournalEvent& event);
 
+  /** What native threads are given instead of `this`: null once destroyed. Read and written on the JS thread only. */
+  std::shared_ptr<JournalObject*> self_;
   std::shared_ptr<JsLink> link_;
   std::shared_ptr<Journal> journal_;
   Napi::FunctionReference onEvent_;

@@ -65,7 +65,7 @@ void JsLink::release(Napi::Env env) {
 }
 
 bool JsLink::tryHold(Napi::Env env) {
-  if (holds_ >= kLongCallLimit) return false;
+  if (isFull()) return false;
   hold(env);
   return true;
 }

@@ -39,6 +39,9 @@ class JsLink {
   void hold(Napi::Env env);
   void release(Napi::Env env);
 
+  /** On the JavaScript thread: whether the next long call would be refused. */
+  bool isFull() const { return holds_ >= kLongCallLimit; }
+
   /** hold(), unless kLongCallLimit are held. */
   bool tryHold(Napi::Env env);
 

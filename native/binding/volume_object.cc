@@ -26,9 +26,12 @@ Napi::Function VolumeObject::define(Napi::Env env) {
                       InstanceMethod<&VolumeObject::close>("close")});
 }
 
-VolumeObject::VolumeObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<VolumeObject>(info) {}
+VolumeObject::VolumeObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<VolumeObject>(info) {
+  self_ = std::make_shared<VolumeObject*>(this);
+}
 
 VolumeObject::~VolumeObject() {
+  *self_ = nullptr;
   // Only an environment that ends with the volume open comes here: the process is about to exit and the kernel ends
   // the connection with it. Joining threads that may be held up would keep it from doing so.
   if (volume_ != nullptr) new std::shared_ptr<Volume>(std::move(volume_));
@@ -63,13 +66,15 @@ bool VolumeObject::open(const Napi::CallbackInfo& info, std::shared_ptr<JsLink> 
   if (!onFaults.IsEmpty()) onFaults_ = Napi::Persistent(onFaults);
   if (!onLost.IsEmpty()) onLost_ = Napi::Persistent(onLost);
   journalClass_ = Napi::Persistent(journalClass);
-  // Posted tasks run in order, and the one that ends close() is the last: `this` is alive in all of them.
-  options.onFaults = [this] {
-    link_->post([this](Napi::Env inner) { deliverFaults(inner); });
+  // The volume may outlive this object, when the environment ends with it open.
+  options.onFaults = [link = link_, self = self_] {
+    link->post([self](Napi::Env inner) {
+      if (*self != nullptr) (*self)->deliverFaults(inner);
+    });
   };
-  options.onLost = [this](const std::string& message) {
-    link_->post([this, message](Napi::Env inner) {
-      if (!onLost_.IsEmpty()) onLost_.Call({Napi::String::New(inner, message)});
+  options.onLost = [link = link_, self = self_](const std::string& message) {
+    link->post([self, message](Napi::Env inner) {
+      if (*self != nullptr && !(*self)->onLost_.IsEmpty()) (*self)->onLost_.Call({Napi::String::New(inner, message)});
     });
   };
   auto volume = Volume::open(std::move(options));
@@ -93,7 +98,9 @@ void VolumeObject::deliverFaults(Napi::Env env) {
   std::vector<Fault> faults;
   if (volume_->takeFaults(faults)) {
     // More wait: the next batch comes in a task of its own, so that JavaScript breathes in between.
-    link_->post([this](Napi::Env inner) { deliverFaults(inner); });
+    link_->post([self = self_](Napi::Env inner) {
+      if (*self != nullptr) (*self)->deliverFaults(inner);
+    });
   }
   if (faults.empty()) return;
   Napi::Array array = Napi::Array::New(env, faults.size());
@@ -225,13 +232,14 @@ Napi::Value VolumeObject::close(const Napi::CallbackInfo& info) {
   if (!isOpen(info.Env())) return info.Env().Undefined();
   return callLongVoid(
       info.Env(), link_, [volume = volume_] { return volume->close(); },
-      [this](Napi::Env, bool ok) {
-        if (!ok || volume_ == nullptr) return;
-        volume_.reset();
-        onFaults_.Reset();
-        onLost_.Reset();
-        journalClass_.Reset();
-        Unref();
+      [self = self_](Napi::Env, bool ok) {
+        VolumeObject* const object = *self;
+        if (!ok || object == nullptr || object->volume_ == nullptr) return;
+        object->volume_.reset();
+        object->onFaults_.Reset();
+        object->onLost_.Reset();
+        object->journalClass_.Reset();
+        object->Unref();
       });
 }
 

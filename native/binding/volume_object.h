@@ -35,6 +35,8 @@ class VolumeObject : public Napi::ObjectWrap<VolumeObject> {
   bool isOpen(Napi::Env env) const;
   void deliverFaults(Napi::Env env);
 
+  /** What native threads are given instead of `this`: null once destroyed. Read and written on the JS thread only. */
+  std::shared_ptr<VolumeObject*> self_;
   std::shared_ptr<JsLink> link_;
   std::shared_ptr<Volume> volume_;
   Napi::FunctionReference onFaults_;

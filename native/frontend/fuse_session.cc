@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <cassert>
 #include <cstdio>
+#include <random>
 
 #include "../sys/mount_point.h"
 
@@ -20,6 +21,7 @@ namespace tidemark {
 namespace {
 
 constexpr size_t pageBytes = 4096;
+constexpr uint64_t sectorBytes = 512;
 /** Requests the kernel may have in flight for asynchronous I/O; the loop driver's queue is 128 deep. */
 constexpr uint16_t maximumBackground = 512;
 /** Attributes never change behind the kernel's back. */
@@ -64,6 +66,12 @@ bool sendStruct(const Reply& reply, const void* body, size_t length) {
   const iovec pieces[2] = {{&header, sizeof header}, {const_cast<void*>(body), length}};
   return send(reply.fd, pieces, 2);
 }
+
+/**
+ * Hosts reach the volume through the loop device, which knows whole sectors only. A program that opens the file itself
+ * must not get an odd record into the journal: no reader of a journal takes one.
+ */
+bool isWholeSectors(uint64_t offset, uint64_t length) { return (offset | length) % sectorBytes == 0; }
 
 template <typename T>
 const T& as(const uint8_t* bytes) {
@@ -110,6 +118,9 @@ Result<std::shared_ptr<FuseSession>> FuseSession::start(FuseSessionOptions optio
   // From here on the destructor unmounts.
   Result<void> negotiated = session->negotiate();
   if (!negotiated) return negotiated.error();
+  Result<UniqueFd> connectionSwitch = openConnectionSwitch(session->options_.mountPoint);
+  if (!connectionSwitch) return connectionSwitch.error();
+  session->connectionSwitch_ = connectionSwitch.take();
   Result<void> opened = session->openDescriptors();
   if (!opened) return opened.error();
 
@@ -124,6 +135,9 @@ Result<std::shared_ptr<FuseSession>> FuseSession::start(FuseSessionOptions optio
   return session;
 }
 
+FuseSession::FuseSession(FuseSessionOptions options, RequestTarget& target)
+    : options_(std::move(options)), target_(target), inode_(uint64_t{1} << 32 | std::random_device()()) {}
+
 FuseSession::~FuseSession() { abort(); }
 
 Result<void> FuseSession::negotiate() {
@@ -134,7 +148,7 @@ Result<void> FuseSession::negotiate() {
   do {
     got = ::read(fd, buffer.head(), ReceiveBuffer::capacity);
   } while (got < 0 && (errno == EINTR || errno == ENOENT));
-  if (got < 0) return Error::fromErrno("FUSE_UNAVAILABLE", "read the kernel's first request", errno);
+  if (got <= 0) return Error::fromErrno("FUSE_UNAVAILABLE", "read the kernel's first request", got < 0 ? errno : ENODEV);
   const auto& header = as<fuse_in_header>(buffer.head());
   const auto& in = as<fuse_init_in>(buffer.head() + sizeof header);
   if (header.opcode != FUSE_INIT || in.major != FUSE_KERNEL_VERSION || in.minor < kFuseOldestMinor) {
@@ -176,11 +190,13 @@ Result<void> FuseSession::openDescriptors() {
 Result<void> FuseSession::stop() {
   stopping_ = true;
   Result<void> unmounted = unmountFuseFile(options_.mountPoint);
+  if (!unmounted && unmounted.error().errnoValue == EBUSY) unmounted = unmountLazily(options_.mountPoint);
   if (!unmounted) {
     stopping_ = false;
     return unmounted;
   }
   mounted_ = false;
+  abortConnection(connectionSwitch_);
   join();
   return {};
 }
@@ -189,6 +205,7 @@ void FuseSession::abort() {
   stopping_ = true;
   if (mounted_) forceUnmount(options_.mountPoint);
   mounted_ = false;
+  abortConnection(connectionSwitch_);
   join();
 }
 
@@ -210,8 +227,10 @@ void FuseSession::serve(size_t index) {
     const ssize_t got = ::read(fd, buffer.head(), ReceiveBuffer::capacity);
     if (got > 0) {
       dispatch(fd, buffer.head(), buffer.payload(), static_cast<size_t>(got));
+    } else if (got == 0) {
+      failed = ENODEV;
     } else if (errno != EINTR && errno != ENOENT && errno != EAGAIN) {
-      failed = got == 0 ? ENODEV : errno;
+      failed = errno;
     }
   }
   if (stopping_ || lostSaid_.exchange(true)) return;
@@ -221,9 +240,9 @@ void FuseSession::serve(size_t index) {
 
 struct fuse_attr FuseSession::attributes() const {
   struct fuse_attr attributes {};
-  attributes.ino = FUSE_ROOT_ID;
+  attributes.ino = inode_;
   attributes.size = options_.sizeBytes;
-  attributes.blocks = options_.sizeBytes / 512;
+  attributes.blocks = options_.sizeBytes / sectorBytes;
   attributes.mode = S_IFREG | (options_.readOnly ? 0400u : 0600u);
   attributes.nlink = 1;
   attributes.blksize = pageBytes;
@@ -249,6 +268,8 @@ void FuseSession::discard(const Reply& reply, const fuse_fallocate_in& range) {
   const bool zero = (range.mode & ~static_cast<uint32_t>(FALLOC_FL_KEEP_SIZE)) == FALLOC_FL_ZERO_RANGE;
   if (!punch && !zero) {
     reply.finish(EOPNOTSUPP);
+  } else if (!isWholeSectors(range.offset, range.length)) {
+    reply.finish(EINVAL);
   } else if (range.offset > options_.sizeBytes || range.length > options_.sizeBytes - range.offset) {
     reply.finish(EFBIG);
   } else if (range.length == 0) {
@@ -269,6 +290,8 @@ void FuseSession::dispatch(int fd, uint8_t* head, uint8_t* payload, size_t lengt
       const auto& in = as<fuse_write_in>(arguments);
       if (in.size == 0) {
         reply.written(0);
+      } else if (!isWholeSectors(in.offset, in.size)) {
+        reply.finish(EINVAL);
       } else if (in.offset > options_.sizeBytes || in.size > options_.sizeBytes - in.offset) {
         reply.finish(EFBIG);
       } else {
@@ -280,7 +303,9 @@ void FuseSession::dispatch(int fd, uint8_t* head, uint8_t* payload, size_t lengt
       const auto& in = as<fuse_read_in>(arguments);
       const uint64_t left = in.offset < options_.sizeBytes ? options_.sizeBytes - in.offset : 0;
       const auto size = static_cast<uint32_t>(std::min<uint64_t>({in.size, left, kFuseTransferBytes}));
-      if (size == 0) {
+      if (!isWholeSectors(in.offset, in.size)) {
+        reply.finish(EINVAL);
+      } else if (size == 0) {
         reply.data(payload, 0);
       } else {
         target_.read(reply, in.offset, size, payload);

@@ -47,7 +47,12 @@ class FuseSession : public std::enable_shared_from_this<FuseSession> {
   /** abort() if neither that nor stop() was done. Descriptors close here. */
   ~FuseSession();
 
-  /** Unmount and join the threads. @error DEVICE_BUSY: the file is open; everything goes on as before */
+  /**
+   * Unmount, end the connection and join the threads. For when no loop device needs it any more: whoever still has
+   * the file open gets two seconds, then errors.
+   *
+   * @error MOUNT_FAILED; everything goes on as before
+   */
   Result<void> stop();
   /** End it whoever uses it: they get errors. */
   void abort();
@@ -55,7 +60,7 @@ class FuseSession : public std::enable_shared_from_this<FuseSession> {
   const FuseSessionOptions& options() const { return options_; }
 
  private:
-  FuseSession(FuseSessionOptions options, RequestTarget& target) : options_(std::move(options)), target_(target) {}
+  FuseSession(FuseSessionOptions options, RequestTarget& target);
 
   Result<void> negotiate();
   Result<void> openDescriptors();
@@ -68,9 +73,13 @@ class FuseSession : public std::enable_shared_from_this<FuseSession> {
 
   const FuseSessionOptions options_;
   RequestTarget& target_;
+  /** Random: filesystem and inode number name this session, although the kernel uses the former again. */
+  const uint64_t inode_;
   /** [0] is the one that was mounted. Fixed once the threads run. */
   std::vector<UniqueFd> descriptors_;
   std::vector<std::thread> threads_;
+  /** Ends the connection: unmounting alone does not while somebody has the file open or mounted elsewhere. */
+  UniqueFd connectionSwitch_;
   std::atomic<bool> stopping_{false};
   std::atomic<bool> lostSaid_{false};
   bool mounted_ = false;

@@ -31,10 +31,12 @@ Error busy(const std::string& path, const std::string& holders) {
 Result<LoopDevice> LoopDevice::bind(int file, bool readOnly, uint32_t blockBytes) {
   const UniqueFd control(open("/dev/loop-control", O_RDWR | O_CLOEXEC));
   if (!control) return Error::fromErrno("LOOP_FAILED", "open /dev/loop-control", errno);
+  struct stat status;
+  if (fstat(file, &status) != 0) return Error::fromErrno("LOOP_FAILED", "stat the file to bind", errno);
   for (int attempt = 0; attempt < maximumBindAttempts; attempt++) {
     const int number = ioctl(control.get(), LOOP_CTL_GET_FREE);
     if (number < 0) return Error::fromErrno("LOOP_FAILED", "no free loop device", errno);
-    LoopDevice device("/dev/loop" + std::to_string(number));
+    LoopDevice device("/dev/loop" + std::to_string(number), status.st_dev, status.st_ino);
     const UniqueFd fd(open(device.path_.c_str(), (readOnly ? O_RDONLY : O_RDWR) | O_CLOEXEC));
     if (!fd) return Error::fromErrno("LOOP_FAILED", "open " + device.path_, errno);
     loop_config config{};
@@ -50,12 +52,24 @@ Result<LoopDevice> LoopDevice::bind(int file, bool readOnly, uint32_t blockBytes
 
 Result<bool> LoopDevice::isBound() const {
   const UniqueFd fd(open(path_.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!fd) return Error::fromErrno("LOOP_FAILED", "open " + path_, errno);
+  if (fd) return isBound(fd.get());
+  if (errno == ENOENT || errno == ENXIO || errno == ENODEV) return false;  // The device itself was taken away.
+  return Error::fromErrno("LOOP_FAILED", "open " + path_, errno);
+}
+
+/** While `fd` is open nobody can unbind the device, so the answer holds until it is closed. */
+Result<bool> LoopDevice::isBound(int fd) const {
   loop_info64 info{};
-  return ioctl(fd.get(), LOOP_GET_STATUS64, &info) == 0 || errno != ENXIO;
+  if (ioctl(fd, LOOP_GET_STATUS64, &info) == 0) return info.lo_device == filesystem_ && info.lo_inode == inode_;
+  if (errno == ENXIO) return false;
+  return Error::fromErrno("LOOP_FAILED", "ask which file is bound to " + path_, errno);
 }
 
 Result<void> LoopDevice::release() {
+  // First of all: a device that is somebody else's by now may be mounted, which is no reason to refuse.
+  Result<bool> ours = isBound();
+  if (!ours) return ours.error();
+  if (!*ours) return {};
   const auto deadline = std::chrono::steady_clock::now() + patience;
   dev_t device = 0;
   {
@@ -81,8 +95,9 @@ Result<void> LoopDevice::release() {
       holders = describeDeviceHolders(device, claim.get());
     }
     if (!holders.empty()) return busy(path_, holders);
-    loop_info64 info{};
-    if (ioctl(claim.get(), LOOP_GET_STATUS64, &info) != 0 && errno == ENXIO) return {};
+    Result<bool> bound = isBound(claim.get());
+    if (!bound) return bound.error();
+    if (!*bound) return {};
     if (ioctl(claim.get(), LOOP_CLR_FD) != 0) {
       if (errno == ENXIO) return {};
       return errno == EBUSY ? busy(path_, "") : Error::fromErrno("LOOP_FAILED", "detach " + path_, errno);
@@ -98,10 +113,14 @@ Result<void> LoopDevice::release() {
     std::this_thread::sleep_for(pause);
   }
   const UniqueFd fd(open(path_.c_str(), O_RDWR | O_CLOEXEC));
-  loop_info64 info{};
-  if (fd && ioctl(fd.get(), LOOP_GET_STATUS64, &info) == 0) {
-    info.lo_flags &= ~static_cast<uint32_t>(LO_FLAGS_AUTOCLEAR);
-    ioctl(fd.get(), LOOP_SET_STATUS64, &info);
+  if (fd) {
+    Result<bool> bound = isBound(fd.get());
+    if (bound && !*bound) return {};
+    loop_info64 info{};
+    if (bound && ioctl(fd.get(), LOOP_GET_STATUS64, &info) == 0) {
+      info.lo_flags &= ~static_cast<uint32_t>(LO_FLAGS_AUTOCLEAR);
+      ioctl(fd.get(), LOOP_SET_STATUS64, &info);
+    }
   } else if (errno == ENXIO) {
     return {};
   }

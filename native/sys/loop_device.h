@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -10,7 +12,12 @@
 
 namespace tidemark {
 
-/** A bound /dev/loopN. Not released by its destructor: release() may fail, and a host may still be using it. */
+/**
+ * A bound /dev/loopN. Not released by its destructor: release() may fail, and a host may still be using it.
+ *
+ * The number alone does not make it ours: once somebody has unbound it from outside, the kernel may hand the same
+ * number to another program. So the file it was bound to is remembered, and a device bound to any other is left alone.
+ */
 class LoopDevice {
  public:
   /**
@@ -25,17 +32,24 @@ class LoopDevice {
 
   /**
    * Unbind: waits for requests in flight, then the file is closed by the kernel. On failure the device stays bound
-   * and usable.
+   * and usable. Released already, whoever has the device now: nothing to do.
    *
-   * @error DEVICE_BUSY with who holds it
+   * @error DEVICE_BUSY with who holds it; LOOP_FAILED
    */
   Result<void> release();
 
- private:
-  explicit LoopDevice(std::string path) : path_(std::move(path)) {}
+  /** Whether the device is still bound to the file it was bound to. @error LOOP_FAILED: the kernel does not say */
   Result<bool> isBound() const;
 
+ private:
+  LoopDevice(std::string path, dev_t filesystem, ino_t inode)
+      : path_(std::move(path)), filesystem_(filesystem), inode_(inode) {}
+  Result<bool> isBound(int fd) const;
+
   std::string path_;
+  /** The file: its filesystem and inode number. */
+  dev_t filesystem_;
+  ino_t inode_;
 };
 
 /** Paths of loop devices whose backing file has this path, also when that file can no longer be reached. */

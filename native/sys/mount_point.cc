@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "mount_point.h"
 
+#include <fcntl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -64,6 +66,36 @@ Result<void> unmountFuseFile(const std::string& mountPoint) {
   struct stat status;
   if (stat(mountPoint.c_str(), &status) == 0) holders = describeFileHolders(status.st_dev, status.st_ino);
   return Error{"DEVICE_BUSY", EBUSY, mountPoint + " is " + (holders.empty() ? "in use" : holders)};
+}
+
+Result<UniqueFd> openConnectionSwitch(const std::string& mountPoint) {
+  struct statx status;
+  // Without asking the server: nobody may serve it yet.
+  if (statx(AT_FDCWD, mountPoint.c_str(), AT_SYMLINK_NOFOLLOW | AT_STATX_DONT_SYNC, 0, &status) != 0) {
+    return Error::fromErrno("FUSE_UNAVAILABLE", "stat " + mountPoint, errno);
+  }
+  // A mount of its own that appears nowhere: the one in /sys may be absent.
+  const UniqueFd context(fsopen("fusectl", FSOPEN_CLOEXEC));
+  if (!context || fsconfig(context.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) != 0) {
+    return Error::fromErrno("FUSE_UNAVAILABLE", "open the control filesystem of FUSE", errno);
+  }
+  const UniqueFd control(fsmount(context.get(), FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV));
+  if (!control) return Error::fromErrno("FUSE_UNAVAILABLE", "mount the control filesystem of FUSE", errno);
+  // The major number of a FUSE mount is 0, so its minor is the connection's number.
+  const std::string file = std::to_string(status.stx_dev_minor) + "/abort";
+  UniqueFd connectionSwitch(openat(control.get(), file.c_str(), O_WRONLY | O_CLOEXEC));
+  if (!connectionSwitch) return Error::fromErrno("FUSE_UNAVAILABLE", "open the connection's " + file, errno);
+  return connectionSwitch;
+}
+
+void abortConnection(const UniqueFd& connectionSwitch) {
+  while (connectionSwitch && write(connectionSwitch.get(), "1", 1) < 0 && errno == EINTR) {
+  }
+}
+
+Result<void> unmountLazily(const std::string& mountPoint) {
+  if (umount2(mountPoint.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) == 0 || errno == EINVAL) return {};
+  return Error::fromErrno("MOUNT_FAILED", "unmount " + mountPoint, errno);
 }
 
 void forceUnmount(const std::string& mountPoint) {

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "result.h"
+#include "unique_fd.h"
 
 namespace tidemark {
 
@@ -16,6 +17,20 @@ Result<void> mountFuseFile(int fuseFd, const std::string& mountPoint);
  * @error DEVICE_BUSY with who has the file open (retried for two seconds first); MOUNT_FAILED
  */
 Result<void> unmountFuseFile(const std::string& mountPoint);
+
+/**
+ * The kernel's switch for the FUSE connection mounted on `mountPoint`: see abortConnection(). It does not keep the
+ * connection alive and, other than the connection's number, never comes to mean another one.
+ *
+ * @error FUSE_UNAVAILABLE
+ */
+Result<UniqueFd> openConnectionSwitch(const std::string& mountPoint);
+
+/** End the connection, whoever holds its file open: they get errors, its readers ENODEV. Nothing when it has ended. */
+void abortConnection(const UniqueFd& connectionSwitch);
+
+/** Take the mount out of the tree at once; the filesystem lives on for who has the file open. @error MOUNT_FAILED */
+Result<void> unmountLazily(const std::string& mountPoint);
 
 /** Unmount at once, whoever uses it: they get errors. For cleaning up after a failure. */
 void forceUnmount(const std::string& mountPoint);

@@ -102,8 +102,10 @@ Result<void> Volume::detach() {
   const std::lock_guard lock(lifecycle_);
   if (!session_) return {};
   if (loop_) {
+    Result<bool> bound = loop_->isBound();
+    if (!bound) return bound.error();
     struct stat status;
-    if (stat(session_->options().mountPoint.c_str(), &status) == 0) {
+    if (*bound && stat(session_->options().mountPoint.c_str(), &status) == 0) {
       const std::string holders = describeFileHolders(status.st_dev, status.st_ino);
       if (!holders.empty()) {
         return Error{"DEVICE_BUSY", EBUSY, session_->options().mountPoint + " is " + holders};

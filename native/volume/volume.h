@@ -72,7 +72,12 @@ class Volume final : public RequestTarget {
    * @error VOLUME_ATTACHED, VOLUME_CLOSED, MOUNT_FAILED, FUSE_UNAVAILABLE, LOOP_FAILED
    */
   Result<std::string> attach(const std::string& mountPoint);
-  /** @error DEVICE_BUSY with who holds it; nothing has changed then, or all but the mount is gone: detach() again */
+  /**
+   * Once the loop device is gone, by this or from outside, no host uses the volume: whoever then still has the file on
+   * the mount point open gets errors.
+   *
+   * @error DEVICE_BUSY with who holds it, LOOP_FAILED: nothing has changed; MOUNT_FAILED: detach() again
+   */
   Result<void> detach();
   /**
    * Waits until requests in flight have ended, holds up new ones meanwhile. Null: journal no longer.

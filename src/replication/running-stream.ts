@@ -1,26 +1,17 @@
 import { Pause } from '../block/pause.js'
-import type { WorkerCalls } from '../block/worker-calls.js'
 import type { StreamJournal } from '../journal/stream-journal.js'
 import type { Transport } from '../transport/transport.js'
 import { AcknowledgementReader } from './acknowledgement-reader.js'
 import { Checkpoints } from './checkpoints.js'
-import { EpochCutter } from './epoch-cutter.js'
+import { EpochCutter, type EpochCutterOptions } from './epoch-cutter.js'
 import type { RecordedVolumes } from './recorded-volumes.js'
 import { Sender } from './sender.js'
-import type { SourceBuffer } from './source-buffer.js'
 import type { StreamHealth } from './stream-health.js'
-import type { StreamDefinition, StreamState } from './stream-state.js'
 
-export interface RunningStreamOptions {
-  readonly definition: StreamDefinition
-  readonly pairingId: Buffer
-  readonly secret: Buffer
-  readonly state: StreamState
-  readonly buffer: SourceBuffer
-  readonly bufferLimitBytes: number
-  readonly journal: StreamJournal
+type CutterOptions = Omit<EpochCutterOptions, 'pause' | `on${string}`>
+
+export interface RunningStreamOptions extends CutterOptions {
   readonly volumes: RecordedVolumes
-  readonly packer: WorkerCalls
   readonly transport: Transport
   readonly health: StreamHealth
   readonly paused: () => boolean
@@ -40,8 +31,8 @@ export class RunningStream {
   readonly #options: RunningStreamOptions
 
   constructor(options: RunningStreamOptions) {
-    const { definition, secret, state, buffer, journal, transport, health, onChange } = options
-    const folder = definition.id
+    const { secret, state, buffer, journal, transport, health, onChange } = options
+    const folder = options.definition.id
     this.#options = options
     this.journal = journal
     this.checkpoints = new Checkpoints(journal, options.volumes, state)
@@ -69,14 +60,7 @@ export class RunningStream {
       onSent: () => acknowledgements.expect(),
     })
     this.cutter = new EpochCutter({
-      definition,
-      pairingId: options.pairingId,
-      secret,
-      state,
-      buffer,
-      bufferLimitBytes: options.bufferLimitBytes,
-      journal,
-      packer: options.packer,
+      ...options,
       pause: new Pause(),
       onCut: () => {
         this.sender.pause.wake()

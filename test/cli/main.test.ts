@@ -41,11 +41,15 @@ t.test('nothing of the agent is loaded for a command', async (t) => {
     env: environment,
   }).catch(({ stderr }) => t.match(stderr, /^tidemark: /, 'it ran, and found no agent'))
   const loaded = readdirSync(folder)
-    .flatMap((name) => (JSON.parse(readFileSync(path.join(folder, name), 'utf8')) as { result: { url: string }[] }).result)
+    .flatMap(
+      (name) => (JSON.parse(readFileSync(path.join(folder, name), 'utf8')) as { result: { url: string }[] }).result,
+    )
     .filter(({ url }) => url.startsWith('file:'))
     .map(({ url }) => path.relative(checkout, fileURLToPath(url)))
   const below = (start: string) =>
-    [...new Set(loaded.filter((file) => file.startsWith(start)).map((file) => file.slice(start.length).split('/')[0]))].sort()
+    [
+      ...new Set(loaded.filter((file) => file.startsWith(start)).map((file) => file.slice(start.length).split('/')[0])),
+    ].sort()
   t.same(below('node_modules/'), ['commander'])
   t.same(below('dist/src/'), ['block', 'cli', 'main.js'])
 })

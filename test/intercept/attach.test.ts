@@ -7,6 +7,8 @@ import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { MiB } from '../../src/block/units.js'
 import { intercept } from '../../src/intercept/intercept.js'
+import { delay } from '../fixtures/agent.js'
+import { mountFreezableDisk } from '../fixtures/freezable-disk.js'
 import { forget, remember } from '../fixtures/leftovers.js'
 import { heldBelow, Rig, readAt, readDevice, run, until, writeDevice } from './rig.js'
 
@@ -51,7 +53,7 @@ t.test('detach refuses while a program has the device open and names it', async 
   t.ok((await readAt(rig.file('backing'), 0, 4096)).equals(bytes))
 })
 
-t.test('detach waits for what is still on its way to the device', async (t) => {
+t.test('what was written before detach lies on the backing after it', async (t) => {
   const rig = await Rig.open()
   t.teardown(() => rig.close())
   const backing = await rig.backing('backing', 64 * MiB)
@@ -67,6 +69,35 @@ t.test('detach waits for what is still on its way to the device', async (t) => {
   await rig.attach(volume)
   await volume.detach()
   await volume.close()
+})
+
+t.test('detach waits for a write that is still at the backing when its connection is cut', async (t) => {
+  const rig = await Rig.open()
+  const disk = await mountFreezableDisk(rig.folder, 64 * MiB)
+  t.teardown(async () => {
+    await disk.thaw()
+    await rig.close()
+  })
+  const backing = await rig.backing('freezable/backing', 8 * MiB)
+  const volume = rig.volume(backing)
+  const device = await rig.attach(volume)
+  const bytes = randomBytes(512)
+  await disk.freeze()
+  const write = t.rejects(writeDevice(device, 0, bytes, rig.folder), 'the host gets an error')
+  await until(() => volume.counters().inFlight > 0)
+  await run('umount', '--force', rig.file('mount')).catch(() => undefined)
+  await write
+  t.equal(volume.counters().inFlight, 1, 'the write is still at the backing')
+  let detached = false
+  const detach = volume.detach().then(() => {
+    detached = true
+  })
+  await delay(300)
+  t.equal(detached, false, 'detach waits')
+  await disk.thaw()
+  await detach
+  t.equal(volume.counters().inFlight, 0)
+  t.ok((await readAt(backing, 0, bytes.length)).equals(bytes), 'it was done')
 })
 
 t.test('an attach that fails leaves nothing behind', async (t) => {

@@ -1,11 +1,13 @@
 import { randomBytes } from 'node:crypto'
 import { closeSync, openSync } from 'node:fs'
-import { stat, writeFile } from 'node:fs/promises'
+import { stat, truncate, writeFile } from 'node:fs/promises'
+import path from 'node:path'
 import t from 'tap'
 import { MiB } from '../../src/block/units.js'
 import { fileCalls } from '../../src/intercept/file-calls.js'
 import { intercept } from '../../src/intercept/intercept.js'
 import { fio } from '../fixtures/fio.js'
+import { mountSmallDisk } from '../fixtures/small-disk.js'
 import { Rig, readAt, readDevice, run, writeDevice } from './rig.js'
 
 t.test('what is written through the device is what lies on the backing', async (t) => {
@@ -76,7 +78,7 @@ t.test('holes of the backing are holes of the mounted file', async (t) => {
   await volume.detach()
 })
 
-t.test('a flush of the host is answered when the backing was synced', async (t) => {
+t.test('flushes under load are all answered', async (t) => {
   const rig = await Rig.open()
   t.teardown(() => rig.close())
   const volume = rig.volume(await rig.backing('backing', 16 * MiB))
@@ -86,6 +88,27 @@ t.test('a flush of the host is answered when the backing was synced', async (t) 
   t.equal(result.errors, 0, 'fio saw no error')
   t.ok(volume.counters().flushes - before >= 16, `${volume.counters().flushes - before} flushes`)
   await volume.syncBacking()
+})
+
+t.test('a flush of the host is answered with what the sync of the backing said', async (t) => {
+  const rig = await Rig.open()
+  const disk = await mountSmallDisk(8 * MiB)
+  // A device that promises 64 MiB and has room for 8: writes to it go to the page cache, only a sync finds out.
+  const promised = path.join(disk.directory, 'promised')
+  await writeFile(promised, '')
+  await truncate(promised, 64 * MiB)
+  const raw = await run('losetup', '--find', '--show', promised)
+  t.teardown(async () => {
+    await rig.close()
+    await run('losetup', '--detach', raw).catch(() => undefined)
+    await disk.unmount()
+  })
+  const device = await rig.attach(rig.volume(raw))
+  const write = (mebibytes: number, ...more: string[]) =>
+    run('dd', 'if=/dev/urandom', `of=${device}`, 'bs=1M', `count=${mebibytes}`, 'oflag=direct', 'status=none', ...more)
+  await write(2, 'conv=fsync')
+  await write(32)
+  await t.rejects(write(1, 'conv=fsync'), /fsync.*Input\/output error/)
 })
 
 t.test('a read-only volume refuses writes and serves reads', async (t) => {

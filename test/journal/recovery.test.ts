@@ -140,7 +140,8 @@ t.test('old records behind the end of a recycled segment are not believed', asyn
   t.equal(found.applied[1], 'new 1')
 })
 
-t.test('records of an earlier writer under the same LSN are not believed behind a newer one', async (t) => {
+/** Two records of a second writer, over ten of the first that have the same sizes. */
+function overwritten(t: Parameters<typeof scratchFolder>[0]): { directory: string; next: SegmentWriter } {
   const directory = scratchFolder(t, 'recovery')
   const writer = new SegmentWriter()
   for (let index = 0; index < 10; index += 1) writer.append(text(`old ${index}`))
@@ -152,21 +153,16 @@ t.test('records of an earlier writer under the same LSN are not believed behind 
   next.append(text('new 0'))
   next.append(text('new 1'))
   next.flush(directory)
+  return { directory, next }
+}
+
+t.test('records of an earlier writer under the same LSN are not believed behind a newer one', async (t) => {
+  const { directory, next } = overwritten(t)
   t.match(recover(directory, false, 3), { end: next.end, applied: ['new 0', 'new 1'] })
 })
 
 t.test('records of an earlier writer are not believed behind a checkpoint at the end either', async (t) => {
-  const directory = scratchFolder(t, 'recovery')
-  const writer = new SegmentWriter()
-  for (let index = 0; index < 10; index += 1) writer.append(text(`old ${index}`))
-  const stale = Buffer.from(writer.segments.get(0)!)
-  const next = new SegmentWriter()
-  next.incarnation = 2
-  next.filler = (segment) => stale.copy(segment)
-  next.segments.clear()
-  next.append(text('new 0'))
-  next.append(text('new 1'))
-  next.flush(directory)
+  const { directory, next } = overwritten(t)
   t.match(recover(directory, false, 3, next.end, 2), { end: next.end, records: 0, applied: [] })
 })
 

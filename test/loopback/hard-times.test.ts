@@ -2,8 +2,9 @@
 import { spawn } from 'node:child_process'
 import { mkdirSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { Agent, delay, flush, mirror } from '../fixtures/agent.js'
+import { forget, remember } from '../fixtures/leftovers.js'
 import { scratchFolder } from '../fixtures/paths.js'
 import { farPath, twoSites } from '../fixtures/sites.js'
 import { stampVerify, startStamp } from '../fixtures/stamp.js'
@@ -11,31 +12,61 @@ import { stampVerify, startStamp } from '../fixtures/stamp.js'
 const sites = await twoSites(t, 'folder')
 const { source, destination, folder } = sites
 
-/** Write as fast as the device takes it, until told to stop. */
-function pour(device: string): { stop(): Promise<number | null> } {
-  const child = spawn('dd', ['if=/dev/zero', `of=${device}`, 'bs=1M', 'oflag=direct', 'status=none'], {
-    stdio: 'ignore',
-  })
-  const ended = new Promise<number | null>((resolve) => child.on('close', resolve))
+/** Write as fast as the device takes it, again and again, until told to stop or refused. */
+function pour(device: string): { readonly running: boolean; stop(): Promise<void> } {
+  const script = 'while dd if=/dev/zero "of=$1" bs=1M count=64 oflag=direct conv=notrunc status=none; do :; done'
+  // A group of its own, so that whatever writes at that moment ends with the loop.
+  const child = spawn('bash', ['-c', script, 'pour', device], { stdio: 'ignore', detached: true })
+  const group = { kind: 'process', pid: -child.pid! } as const
+  remember(group)
+  const ended = new Promise<void>((resolve) => child.on('close', () => resolve()))
   return {
-    stop: () => {
-      child.kill('SIGTERM')
-      return ended
+    get running() {
+      return child.exitCode === null && child.signalCode === null
+    },
+    async stop() {
+      if (this.running) process.kill(-child.pid!, 'SIGKILL')
+      await ended
+      forget(group)
     },
   }
 }
 
-t.test('a stream is removed and initialized again while a host writes as fast as it can', async (t) => {
-  const { device } = await source.volume(folder, 'busy', '2GiB')
-  await mirror(source, 'busy', ['busy'])
+/** An agent whose journal takes no more than `limit`, with the destination added under `far`. */
+async function smallJournal(t: Test, limit: string): Promise<{ agent: Agent; own: string }> {
+  const own = scratchFolder(t, 'small-journal')
+  const config = join(own, 'tidemark.yaml')
+  writeFileSync(config, `journal:\n  segment: 4MiB\n  limit: ${limit}\n`)
+  const agent = await Agent.start(t, own, 'agent', ['--config', config])
+  mkdirSync(join(own, 'between'))
+  const { pairing } = await destination.cli<{ pairing: string }>('pairing', 'create', '--folder', join(own, 'between'))
+  await agent.cli('destination', 'add', 'far', '--pairing', pairing)
+  return { agent, own }
+}
+
+t.test('a stream is removed and initialized again while a host keeps its journal full', async (t) => {
+  const { agent, own } = await smallJournal(t, '8MiB')
+  const { device } = await agent.volume(own, 'busy', '256MiB')
   const host = pour(device)
-  await delay(500)
-  await source.cli('stream', 'initialize', 'busy')
-  await delay(300)
-  await source.cli('stream', 'remove', 'busy')
+  t.teardown(() => host.stop())
+  for (let round = 1; round <= 3; round++) {
+    await agent.cli('stream', 'create', 'busy', '--volume', 'busy', '--destination', 'far', '--epoch', '200ms')
+    await agent.cli('stream', 'initialize', 'busy')
+    await agent.until(
+      async () => (await agent.events()).filter(({ code }) => code === 'JOURNAL_FULL').length,
+      (count) => count >= round,
+    )
+    await agent.cli('stream', 'initialize', 'busy')
+    await delay(300)
+    await agent.cli('stream', 'remove', 'busy')
+    t.ok(host.running, 'the host has seen no error')
+    t.equal((await agent.run('agent', 'show')).code, 0, 'the agent answers')
+  }
+  const pid = agent.pid
   await host.stop()
-  const { device: gone } = await source.cli<{ device: string | null }>('volume', 'detach', 'busy')
+  const { device: gone } = await agent.cli<{ device: string | null }>('volume', 'detach', 'busy')
   t.equal(gone, null)
+  t.ok(agent.running && agent.pid === pid, 'the agent is the one that was started')
 })
 
 t.test('initialize --wait does not say done while the destination cannot be reached', async (t) => {
@@ -57,13 +88,7 @@ t.test('initialize --wait does not say done while the destination cannot be reac
 })
 
 t.test('a journal smaller than a burst makes room instead of giving up', async (t) => {
-  const own = scratchFolder(t, 'small-journal')
-  const config = join(own, 'tidemark.yaml')
-  writeFileSync(config, 'journal:\n  segment: 4MiB\n  limit: 16MiB\n')
-  const agent = await Agent.start(t, own, 'agent', ['--config', config])
-  mkdirSync(join(own, 'between'))
-  const { pairing } = await destination.cli<{ pairing: string }>('pairing', 'create', '--folder', join(own, 'between'))
-  await agent.cli('destination', 'add', 'far', '--pairing', pairing)
+  const { agent, own } = await smallJournal(t, '16MiB')
   const { device } = await agent.volume(own, 'burst', '256MiB')
   await mirror(agent, 'burst', ['burst'])
   const log = join(own, 'burst.log')

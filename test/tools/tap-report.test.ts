@@ -60,7 +60,11 @@ t.test('a skipped test is a failed one', async (t) => {
 })
 
 t.test('what is skipped inside of a test makes that test a failed one, however deep it lies', async (t) => {
-  const end4 = ['    ok 1 - a fact # time=3ms', '    ok 2 - another # time=1ms', 'ok 1 - dist/test/x.test.js # time=5ms']
+  const end4 = [
+    '    ok 1 - a fact # time=3ms',
+    '    ok 2 - another # time=1ms',
+    'ok 1 - dist/test/x.test.js # time=5ms',
+  ]
   for (const depth of [8, 12, 16]) {
     for (const directive of ['SKIP no root', 'SKIP', 'TODO', 'skip later']) {
       const { counted, printed, code } = report([
