@@ -51,5 +51,5 @@ t.test('nothing of the agent is loaded for a command', async (t) => {
       ...new Set(loaded.filter((file) => file.startsWith(start)).map((file) => file.slice(start.length).split('/')[0])),
     ].sort()
   t.same(below('node_modules/'), ['commander'])
-  t.same(below('dist/src/'), ['block', 'cli', 'main.js'])
+  t.same(below('dist/src/'), ['cli', 'main.js'])
 })

@@ -136,7 +136,7 @@ t.test('a journal is set only when the writes before it are on the backing, and 
   const volume = rig.volume(backing, { threads: 3 })
   const device = await rig.attach(volume)
   const journal = await rig.journal()
-  const [before, after] = [randomBytes(64 * KiB), randomBytes(512)]
+  const [before, after] = [randomBytes(512), randomBytes(512)]
 
   await disk.freeze()
   const early = writeDevice(device, 0, before, rig.folder)
@@ -152,17 +152,10 @@ t.test('a journal is set only when the writes before it are on the backing, and 
   await Promise.all([early, set, late])
   t.ok((await readAt(backing, 0, before.length)).equals(before))
 
-  // Dozens of small writes make the early one; those the kernel had not handed over may come after the switch.
-  const records = await readJournal(rig.file('journal-0'))
-  t.ok(records.length > 0 && records.length < 129)
-  t.notOk(
-    records.some(({ offset }) => offset === 0),
-    'what was on its way is not in it',
-  )
-  t.ok(
-    records.some(({ offset, payload }) => offset === MiB && payload.equals(after)),
-    'what came later is',
-  )
+  const [first, ...others] = await readJournal(rig.file('journal-0'))
+  t.match(first, { type: 'WRITE', offset: MiB, length: 512 }, 'what comes later is in it')
+  t.ok(first?.payload.equals(after))
+  t.strictSame(others, [], 'what was on its way is not')
 
   await disk.freeze()
   const last = writeDevice(device, 2 * MiB, after, rig.folder)
@@ -190,7 +183,7 @@ t.test('under load a journal set at any moment, over what the backing holds then
     const from = writes()
     await until(() => writes() > from + 50)
   }
-  for (let round = 0; round < 5; round++) {
+  for (let round = 0; round < 3; round++) {
     // Overlapping writes, so that one that comes late, or is in the journal only in part, is seen.
     const load = startFio(device, {
       rw: 'randwrite',
@@ -203,23 +196,25 @@ t.test('under load a journal set at any moment, over what the backing holds then
       rate_iops: 2000,
       refill_buffers: true,
     })
+    const short = await rig.journal(() => {}, 2 * MiB)
     for (let turn = 0; turn < 4; turn++) {
       await someWrites()
-      await volume.setJournal(await rig.journal(), volumeIndex(0))
+      await volume.setJournal(short, volumeIndex(0))
       await someWrites()
       await volume.setJournal(null, volumeIndex(0))
     }
+    const journal = await rig.journal(() => {}, 2 * MiB)
     await someWrites()
-    const journal = await rig.journal()
     await volume.setJournal(journal, volumeIndex(0))
     const copy = await readAt(backing, 0, MiB)
     await someWrites()
     const result = await load.stop()
-    t.equal(result.errors, 0, 'fio ran until it was told to stop, and saw no error')
+    t.equal(result.code, 128, 'fio ran until it was told to stop')
+    t.equal(result.errors, 0, 'fio saw no error')
     await volume.setJournal(null, volumeIndex(0))
     const { publishedLsn, appliedLsn } = journal.counters()
     t.equal(appliedLsn, publishedLsn)
-    const records = await readJournal(rig.file(`journal-${round * 5 + 4}`))
+    const records = await readJournal(rig.file(`journal-${round * 2 + 1}`))
     t.ok(records.length > 50, `${records.length} records`)
     t.ok(replay(records, copy).equals(await readAt(backing, 0, MiB)), 'journal and backing agree')
   }

@@ -1,0 +1,66 @@
+import { execFileSync } from 'node:child_process'
+import { join } from 'node:path'
+import t from 'tap'
+import { flush } from '../fixtures/agent.js'
+import { difference, farPath, twoSites } from '../fixtures/sites.js'
+import { stampVerify, startStamp } from '../fixtures/stamp.js'
+
+const sites = await twoSites(t)
+const { source, destination, folder } = sites
+
+t.test('an initialisation goes on after kill -9 of either agent, and never begins anew', async (t) => {
+  const { device, path } = await source.volume(folder, 'big', '768MiB')
+  // The stamps live in the first 32 MiB; what lies behind them keeps the copy busy.
+  execFileSync('dd', [
+    'if=/dev/urandom',
+    `of=${device}`,
+    'bs=1M',
+    'seek=32',
+    'count=736',
+    'oflag=direct',
+    'status=none',
+  ])
+  await source.cli('stream', 'create', 'big', '--volume', 'big', '--destination', 'far')
+  await source.cli('stream', 'initialize', 'big')
+  const log = join(folder, 'big.log')
+  const load = { threads: 2, sizes: '512-65536', rate: 200, seconds: 600, blocks: 8192, seed: 21 }
+  let writer = startStamp(device, log, load)
+  let reached = 0
+  const copied = (atLeast: number): Promise<number> =>
+    source
+      .until(
+        () => source.streamStatus('big'),
+        ({ initialize }) => initialize === null || initialize.doneBytes >= atLeast,
+        120_000,
+      )
+      .then(({ initialize }) => initialize?.doneBytes ?? Number.POSITIVE_INFINITY)
+
+  reached = await copied(96 * 2 ** 20)
+  t.ok(Number.isFinite(reached), 'the source dies in the middle of the copy')
+  await source.kill()
+  await writer.stop()
+  await source.start()
+  const after = await source.streamStatus('big')
+  t.ok(after.initialize !== null && after.initialize.doneBytes >= reached, 'and goes on where it was')
+  const { device: again } = await source.cli<{ device: string }>('volume', 'show', 'big')
+  writer = startStamp(again, log, { ...load, append: true })
+
+  reached = await copied(reached + 64 * 2 ** 20)
+  t.ok(Number.isFinite(reached), 'the destination dies in the middle of the copy')
+  await destination.kill()
+  await destination.start()
+  await source.until(
+    () => source.streamStatus('big'),
+    ({ state, initialize }) => state === 'replicating' && initialize === null,
+    240_000,
+  )
+  t.equal((await writer.stop()).errno, 0)
+  await flush(source, 'big')
+  t.match(await source.streamStatus('big'), { generation: 1 })
+  const image = await farPath(sites, 'big')
+  t.equal(await difference(path, image), '')
+  const head = join(folder, 'head')
+  execFileSync('dd', [`if=${image}`, `of=${head}`, 'bs=1M', 'count=32', 'status=none'])
+  const verdict = stampVerify(head, log, { requireAll: true })
+  t.match(verdict, { ok: true }, JSON.stringify(verdict))
+})
