@@ -148,7 +148,8 @@ Result<void> FuseSession::negotiate() {
   do {
     got = ::read(fd, buffer.head(), ReceiveBuffer::capacity);
   } while (got < 0 && (errno == EINTR || errno == ENOENT));
-  if (got <= 0) return Error::fromErrno("FUSE_UNAVAILABLE", "read the kernel's first request", got < 0 ? errno : ENODEV);
+  if (got == 0) errno = ENODEV;
+  if (got <= 0) return Error::fromErrno("FUSE_UNAVAILABLE", "read the kernel's first request", errno);
   const auto& header = as<fuse_in_header>(buffer.head());
   const auto& in = as<fuse_init_in>(buffer.head() + sizeof header);
   if (header.opcode != FUSE_INIT || in.major != FUSE_KERNEL_VERSION || in.minor < kFuseOldestMinor) {
