@@ -2,7 +2,6 @@ import { execFile } from 'node:child_process'
 import { cpSync, mkdirSync, readdirSync, readFileSync, symlinkSync } from 'node:fs'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { promisify } from 'node:util'
 import t from 'tap'
 import { privateFolder } from '../api/fake-api.js'
 
@@ -35,11 +34,11 @@ t.test('tools/tidemark in a checkout that is not built says how to build it', as
 
 t.test('nothing of the agent is loaded for a command', async (t) => {
   const folder = privateFolder(t)
-  // The engine's own list of what it has run.
-  const environment = { PATH: process.env.PATH, NODE_V8_COVERAGE: folder, TIDEMARK_AGENT: '/nowhere/agent.sock' }
-  await promisify(execFile)(process.execPath, [path.join(checkout, 'dist/src/main.js'), 'volume', 'list'], {
-    env: environment,
-  }).catch(({ stderr }) => t.match(stderr, /^tidemark: /, 'it ran, and found no agent'))
+  // The engine's own list of what it has run. By env(1), which also keeps out what the test runner puts into children.
+  const environment = [`NODE_V8_COVERAGE=${folder}`, 'TIDEMARK_AGENT=/nowhere/agent.sock']
+  const program = [process.execPath, path.join(checkout, 'dist/src/main.js'), 'volume', 'list']
+  const { stderr } = await run('/usr/bin/env', ['-i', ...environment, ...program])
+  t.match(stderr, /^tidemark: /, 'it ran, and found no agent')
   const loaded = readdirSync(folder)
     .flatMap(
       (name) => (JSON.parse(readFileSync(path.join(folder, name), 'utf8')) as { result: { url: string }[] }).result,
