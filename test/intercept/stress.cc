@@ -102,14 +102,18 @@ class Answering {
       }
       std::vector<Grant> grants;
       for (const Fault& fault : faults) {
-        const bool write = fault.kind == FaultKind::kWrite;
-        grants.push_back(Grant{fault.block, fault.block, write, write, write ? -1 : Grant::noCopy});
+        // A read fault that waited beside a write fault of the same block must not take back what that was granted.
+        const bool before = mapped_[fault.block];
+        const bool mapped = before || fault.kind == FaultKind::kWrite;
+        mapped_[fault.block] = mapped;
+        grants.push_back(Grant{fault.block, fault.block, mapped, mapped, mapped && !before ? -1 : Grant::noCopy});
       }
       if (!grants.empty()) must(volume.grant(std::move(grants)), "grant");
     }
   }
 
   std::atomic<uint32_t>& wanted_;
+  std::vector<bool> mapped_ = std::vector<bool>(sizeBytes / blockBytes);
   std::atomic<bool> stop_{false};
   std::thread thread_;
 };
