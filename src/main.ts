@@ -30,6 +30,7 @@ process.exitCode = await runProgram(process.argv.slice(2), {
       }
     },
     inspectFile: async (options) => (await import('./daemon/inspect.js')).inspectFile(options),
+    checkPool: async (options) => (await import('./daemon/pool-check.js')).checkPoolOffline(options),
   },
 })
 // An agent that failed halfway through its start has workers and devices open, which would keep the process there.

@@ -6,6 +6,7 @@
 #include "journal_object.h"
 #include "js_link.h"
 #include "js_options.h"
+#include "pool_object.h"
 #include "volume_object.h"
 
 /**
@@ -23,9 +24,11 @@ class Addon : public Napi::Addon<Addon> {
     }
     link_ = JsLink::create(env);
     journalClass_ = Napi::Persistent(JournalObject::define(env));
+    poolClass_ = Napi::Persistent(PoolObject::define(env));
     volumeClass_ = Napi::Persistent(VolumeObject::define(env));
     DefineAddon(exports, {InstanceMethod("openJournal", &Addon::openJournal),
                           InstanceMethod("openVolume", &Addon::openVolume),
+                          InstanceMethod("openPool", &Addon::openPool),
                           InstanceMethod("javascriptCalls", &Addon::javascriptCalls),
                           InstanceMethod("releaseStale", &Addon::releaseStale)});
   }
@@ -45,6 +48,13 @@ class Addon : public Napi::Addon<Addon> {
     return object;
   }
 
+  Napi::Value openPool(const Napi::CallbackInfo& info) {
+    const Napi::Object object = poolClass_.New({});
+    if (object.IsEmpty()) return info.Env().Undefined();
+    if (!PoolObject::Unwrap(object)->open(info, link_)) return info.Env().Undefined();
+    return object;
+  }
+
   Napi::Value javascriptCalls(const Napi::CallbackInfo& info) {
     return Napi::Number::New(info.Env(), static_cast<double>(JsLink::javascriptCalls()));
   }
@@ -61,6 +71,7 @@ class Addon : public Napi::Addon<Addon> {
   std::shared_ptr<JsLink> link_;
   Napi::FunctionReference journalClass_;
   Napi::FunctionReference volumeClass_;
+  Napi::FunctionReference poolClass_;
 };
 
 NODE_API_ADDON(Addon)

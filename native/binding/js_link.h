@@ -85,15 +85,20 @@ class Settlement {
  */
 void startThread(std::function<void()> work);
 
-/** `work` off the JavaScript thread; the promise settles with its result. */
+/**
+ * `work` off the JavaScript thread; the promise settles with its result. What `work` holds is let go of before that: a
+ * close() that follows finds no user that has ended.
+ */
 template <typename T>
 Napi::Value callLong(Napi::Env env, const std::shared_ptr<JsLink>& link, std::function<Result<T>()> work,
                      std::function<Napi::Value(Napi::Env, T&)> convert,
                      std::function<void(Napi::Env, bool ok)> then = nullptr) {
   const Settlement settlement(env, link);
   if (!settlement.ok()) return settlement.promise();
-  startThread([settlement, work = std::move(work), convert = std::move(convert), then = std::move(then)] {
+  startThread([settlement, work = std::move(work), convert = std::move(convert),
+               then = std::move(then)]() mutable {
     auto result = std::make_shared<Result<T>>(work());
+    work = nullptr;
     const bool ok = result->ok();
     settlement.settle(ok ? std::nullopt : std::optional<Error>(result->error()),
                       [result, convert](Napi::Env inner) { return convert(inner, result->value()); },

@@ -3,6 +3,7 @@
 
 #include "journal_object.h"
 #include "js_options.h"
+#include "pool_object.h"
 
 namespace tidemark {
 namespace {
@@ -10,6 +11,25 @@ namespace {
 Napi::Value number(Napi::Env env, uint64_t value) { return Napi::Number::New(env, static_cast<double>(value)); }
 
 constexpr int64_t blockLimit = int64_t{1} << 48;
+constexpr int64_t locationLimit = static_cast<int64_t>(kExtentLocationLimit);
+
+/** A boolean that may be absent. */
+bool optionalFlag(JsOptions& given, const char* name) {
+  const Napi::Value value = given.field(name);
+  return !value.IsEmpty() && !value.IsUndefined() && given.flag(name);
+}
+
+/** One object for each place. */
+Napi::Array placesOf(Napi::Env env, const std::vector<GivenPlace>& places) {
+  Napi::Array array = Napi::Array::New(env, places.size());
+  for (uint32_t index = 0; index < places.size(); index++) {
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("block", number(env, places[index].block));
+    object.Set("location", number(env, places[index].location));
+    array.Set(index, object);
+  }
+  return array;
+}
 
 }  // namespace
 
@@ -19,9 +39,12 @@ Napi::Function VolumeObject::define(Napi::Env env) {
                       InstanceAccessor<&VolumeObject::logicalBlockBytes>("logicalBlockBytes"),
                       InstanceAccessor<&VolumeObject::isBlockDevice>("isBlockDevice"),
                       InstanceMethod<&VolumeObject::attach>("attach"), InstanceMethod<&VolumeObject::detach>("detach"),
+                      InstanceMethod<&VolumeObject::serve>("serve"), InstanceMethod<&VolumeObject::unserve>("unserve"),
                       InstanceMethod<&VolumeObject::setJournal>("setJournal"),
                       InstanceMethod<&VolumeObject::syncBacking>("syncBacking"),
                       InstanceMethod<&VolumeObject::grant>("grant"), InstanceMethod<&VolumeObject::refuse>("refuse"),
+                      InstanceMethod<&VolumeObject::loadLeaf>("loadLeaf"),
+                      InstanceMethod<&VolumeObject::freeze>("freeze"), InstanceMethod<&VolumeObject::resize>("resize"),
                       InstanceMethod<&VolumeObject::counters>("counters"),
                       InstanceMethod<&VolumeObject::close>("close")});
 }
@@ -57,6 +80,13 @@ bool VolumeObject::open(const Napi::CallbackInfo& info, std::shared_ptr<JsLink> 
     options.tableBlockBytes = static_cast<uint32_t>(tableOptions.number("blockBytes", 512, 64 << 20));
     if (tableOptions.error()) given.reject("table", "{ blockBytes }");
     if (onFaults.IsEmpty()) given.reject("onFaults", "given when there is a table");
+  }
+  const Napi::Value pool = given.field("pool");
+  if (!pool.IsEmpty() && !pool.IsUndefined()) {
+    JsOptions poolOptions(pool);
+    options.layer = static_cast<uint32_t>(poolOptions.number("layer", 0, UINT32_MAX));
+    options.pool = PoolObject::poolOf(poolOptions.field("pool"));
+    if (poolOptions.error() || options.pool == nullptr) given.reject("pool", "{ pool: an open pool, layer }");
   }
   if (given.error()) {
     throwError(env, *given.error());
@@ -131,8 +161,14 @@ Napi::Value VolumeObject::attach(const Napi::CallbackInfo& info) {
   if (!isOpen(env)) return env.Undefined();
   if (!info[0].IsString()) return throwError(env, Error{"INVALID_ARGUMENT", EINVAL, "attach() needs a mount point"});
   const std::string mountPoint = info[0].As<Napi::String>().Utf8Value();
+  bool readOnly = false;
+  if (!info[1].IsUndefined()) {
+    JsOptions given(info[1]);
+    readOnly = optionalFlag(given, "readOnly");
+    if (given.error()) return throwError(env, *given.error());
+  }
   return callLong<std::string>(
-      env, link_, [volume = volume_, mountPoint] { return volume->attach(mountPoint); },
+      env, link_, [volume = volume_, mountPoint, readOnly] { return volume->attach(mountPoint, readOnly); },
       [](Napi::Env inner, std::string& device) -> Napi::Value {
         Napi::Object object = Napi::Object::New(inner);
         object.Set("device", device);
@@ -143,6 +179,19 @@ Napi::Value VolumeObject::attach(const Napi::CallbackInfo& info) {
 Napi::Value VolumeObject::detach(const Napi::CallbackInfo& info) {
   if (!isOpen(info.Env())) return info.Env().Undefined();
   return callLongVoid(info.Env(), link_, [volume = volume_] { return volume->detach(); });
+}
+
+Napi::Value VolumeObject::serve(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (!isOpen(env)) return env.Undefined();
+  if (!info[0].IsString()) return throwError(env, Error{"INVALID_ARGUMENT", EINVAL, "serve() needs a mount point"});
+  const std::string mountPoint = info[0].As<Napi::String>().Utf8Value();
+  return callLongVoid(env, link_, [volume = volume_, mountPoint] { return volume->serve(mountPoint); });
+}
+
+Napi::Value VolumeObject::unserve(const Napi::CallbackInfo& info) {
+  if (!isOpen(info.Env())) return info.Env().Undefined();
+  return callLongVoid(info.Env(), link_, [volume = volume_] { return volume->unserve(); });
 }
 
 Napi::Value VolumeObject::setJournal(const Napi::CallbackInfo& info) {
@@ -185,13 +234,76 @@ Napi::Value VolumeObject::grant(const Napi::CallbackInfo& info) {
     grant.mapped = given.flag("mapped");
     grant.writable = given.flag("writable");
     if (grant.mapped) {
-      grant.location = static_cast<uint64_t>(given.number("location", 0, blockLimit - 1));
-      grant.copyFrom = given.optionalNumber("copyFrom", -1, blockLimit - 1).value_or(Grant::noCopy);
+      grant.location = static_cast<uint64_t>(given.number("location", 0, locationLimit - 1));
+      grant.copyFrom = given.optionalNumber("copyFrom", -1, locationLimit - 1).value_or(Grant::noCopy);
     }
+    grant.reserve = optionalFlag(given, "reserve");
+    grant.known = optionalFlag(given, "known");
     if (given.error()) return throwError(env, *given.error());
   }
   Result<void> granted = volume_->grant(std::move(grants));
   return granted ? env.Undefined() : throwError(env, granted.error());
+}
+
+Napi::Value VolumeObject::loadLeaf(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (!isOpen(env)) return env.Undefined();
+  const double leaf = info[0].IsNumber() ? info[0].As<Napi::Number>().DoubleValue() : -1;
+  const bool isArray = info[1].IsTypedArray() && info[1].As<Napi::TypedArray>().TypedArrayType() == napi_float64_array;
+  if (!(leaf >= 0 && leaf < static_cast<double>(blockLimit)) || !(isArray || info[1].IsNull())) {
+    return throwError(env, Error{"INVALID_ARGUMENT", EINVAL, "loadLeaf() needs a leaf and a Float64Array or null"});
+  }
+  std::vector<int64_t> entries;
+  if (isArray) {
+    const auto array = info[1].As<Napi::Float64Array>();
+    const double* values = array.Data();
+    entries.resize(array.ElementLength());
+    for (size_t index = 0; index < entries.size(); index++) {
+      // A value that is no entry becomes one that is refused.
+      const bool isEntry = values[index] >= -1 && values[index] < 2.0 * static_cast<double>(kExtentLocationLimit);
+      entries[index] = isEntry ? static_cast<int64_t>(values[index]) : -2;
+    }
+    if (entries.empty()) entries.push_back(-2);
+  }
+  Result<void> loaded = volume_->loadLeaf(static_cast<uint64_t>(leaf), std::move(entries));
+  return loaded ? env.Undefined() : throwError(env, loaded.error());
+}
+
+Napi::Value VolumeObject::freeze(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (!isOpen(env)) return env.Undefined();
+  const double layer = info[0].IsNumber() ? info[0].As<Napi::Number>().DoubleValue() : -1;
+  if (!(layer >= 0 && layer <= UINT32_MAX) || !info[1].IsBuffer()) {
+    return throwError(env, Error{"INVALID_ARGUMENT", EINVAL, "freeze() needs a layer and a Buffer of records"});
+  }
+  const auto buffer = info[1].As<Napi::Buffer<uint8_t>>();
+  std::vector<uint8_t> operation(buffer.Data(), buffer.Data() + buffer.Length());
+  // Grants are given here, so this is where they begin and cease to be held.
+  if (link_->isFull()) return throwError(env, Error{"TOO_MANY_CALLS", EAGAIN, "too many calls are under way"});
+  if (!volume_->holdGrants()) return throwError(env, Error{"FREEZE_RUNS", EBUSY, "another freeze() is under way"});
+  const auto held = std::make_shared<std::vector<GivenPlace>>();
+  return callLong<std::vector<GivenPlace>>(
+      env, link_,
+      [volume = volume_, layer, operation = std::move(operation)] {
+        return volume->freeze(static_cast<uint32_t>(layer), operation);
+      },
+      [held](Napi::Env inner, std::vector<GivenPlace>& places) -> Napi::Value {
+        places.insert(places.end(), held->begin(), held->end());
+        Napi::Object object = Napi::Object::New(inner);
+        object.Set("dropped", placesOf(inner, places));
+        return object;
+      },
+      [volume = volume_, held](Napi::Env, bool frozen) { *held = volume->releaseGrants(frozen); });
+}
+
+Napi::Value VolumeObject::resize(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (!isOpen(env)) return env.Undefined();
+  const double size = info[0].IsNumber() ? info[0].As<Napi::Number>().DoubleValue() : -1;
+  if (!(size > 0 && size <= static_cast<double>(kSafeInteger))) {
+    return throwError(env, Error{"INVALID_ARGUMENT", EINVAL, "resize() needs a size in bytes"});
+  }
+  return callLongVoid(env, link_, [volume = volume_, size] { return volume->resize(static_cast<uint64_t>(size)); });
 }
 
 Napi::Value VolumeObject::refuse(const Napi::CallbackInfo& info) {
@@ -225,6 +337,7 @@ Napi::Value VolumeObject::counters(const Napi::CallbackInfo& info) {
   object.Set("faults", number(env, counters.faults));
   object.Set("inFlight", number(env, counters.inFlight));
   object.Set("errors", number(env, counters.errors));
+  object.Set("copiedBytes", number(env, counters.copiedBytes));
   return object;
 }
 

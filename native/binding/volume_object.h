@@ -25,10 +25,15 @@ class VolumeObject : public Napi::ObjectWrap<VolumeObject> {
   Napi::Value logicalBlockBytes(const Napi::CallbackInfo& info);
   Napi::Value isBlockDevice(const Napi::CallbackInfo& info);
   Napi::Value attach(const Napi::CallbackInfo& info);
+  Napi::Value serve(const Napi::CallbackInfo& info);
+  Napi::Value unserve(const Napi::CallbackInfo& info);
   Napi::Value detach(const Napi::CallbackInfo& info);
   Napi::Value setJournal(const Napi::CallbackInfo& info);
   Napi::Value syncBacking(const Napi::CallbackInfo& info);
   Napi::Value grant(const Napi::CallbackInfo& info);
+  Napi::Value loadLeaf(const Napi::CallbackInfo& info);
+  Napi::Value freeze(const Napi::CallbackInfo& info);
+  Napi::Value resize(const Napi::CallbackInfo& info);
   Napi::Value refuse(const Napi::CallbackInfo& info);
   Napi::Value counters(const Napi::CallbackInfo& info);
   Napi::Value close(const Napi::CallbackInfo& info);

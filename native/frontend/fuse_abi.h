@@ -24,6 +24,10 @@ constexpr uint64_t kFuseUniqueResend = 1ULL << 63;
 /** Largest READ and WRITE, bytes. */
 constexpr uint32_t kFuseTransferBytes = 1 << 20;
 constexpr uint16_t kFuseTransferPages = 256;
+/** Largest logical block of a volume. */
+constexpr uint32_t kLogicalBlockLimit = 4096;
+/** What a request comes to when it is stretched to whole logical blocks, at the most. */
+constexpr uint32_t kStretchedBytes = kFuseTransferBytes + 2 * kLogicalBlockLimit;
 
 constexpr size_t kFuseWriteHeadBytes = sizeof(fuse_in_header) + sizeof(fuse_write_in);
 

@@ -14,7 +14,9 @@
 #include <cassert>
 #include <cstdio>
 #include <random>
+#include <utility>
 
+#include "../sys/keeper.h"
 #include "../sys/mount_point.h"
 
 namespace tidemark {
@@ -24,7 +26,7 @@ constexpr size_t pageBytes = 4096;
 constexpr uint64_t sectorBytes = 512;
 /** Requests the kernel may have in flight for asynchronous I/O; the loop driver's queue is 128 deep. */
 constexpr uint16_t maximumBackground = 512;
-/** Attributes never change behind the kernel's back. */
+/** Attributes never change behind the kernel's back: resize() makes it ask. */
 constexpr uint64_t attributeSeconds = 1 << 30;
 constexpr uint32_t maximumThreads = 16;
 
@@ -48,7 +50,7 @@ class ReceiveBuffer {
   static constexpr size_t capacity = kFuseWriteHeadBytes + kFuseTransferBytes;
 
  private:
-  static constexpr size_t bytes = pageBytes + kFuseTransferBytes;
+  static constexpr size_t bytes = pageBytes + kStretchedBytes;
   uint8_t* memory_ = nullptr;
 };
 
@@ -67,10 +69,7 @@ bool sendStruct(const Reply& reply, const void* body, size_t length) {
   return send(reply.fd, pieces, 2);
 }
 
-/**
- * Hosts reach the volume through the loop device, which knows whole sectors only. A program that opens the file itself
- * must not get an odd record into the journal: no reader of a journal takes one.
- */
+/** No reader of a journal takes a record of anything else. */
 bool isWholeSectors(uint64_t offset, uint64_t length) { return (offset | length) % sectorBytes == 0; }
 
 template <typename T>
@@ -93,17 +92,26 @@ bool Reply::finish(int errnoValue) const {
 
 bool Reply::written(uint32_t length) const {
   fuse_write_out body{};
-  body.size = length;
+  body.size = askedBytes != 0 ? askedBytes : length;
   return sendStruct(*this, &body, sizeof body);
 }
 
 bool Reply::data(uint8_t* bytes, uint32_t length) const {
+  if (askedBytes != 0) {
+    bytes += askedFrom;
+    length = askedBytes;
+  }
   auto* header = reinterpret_cast<fuse_out_header*>(bytes - sizeof(fuse_out_header));
   header->len = static_cast<uint32_t>(sizeof *header) + length;
   header->error = 0;
   header->unique = unique;
   const iovec piece{header, header->len};
   return send(fd, &piece, 1);
+}
+
+bool Reply::found(uint64_t offset) const {
+  const fuse_lseek_out body{offset};
+  return sendStruct(*this, &body, sizeof body);
 }
 
 Result<std::shared_ptr<FuseSession>> FuseSession::start(FuseSessionOptions options, RequestTarget& target) {
@@ -121,6 +129,7 @@ Result<std::shared_ptr<FuseSession>> FuseSession::start(FuseSessionOptions optio
   Result<UniqueFd> connectionSwitch = openConnectionSwitch(session->options_.mountPoint);
   if (!connectionSwitch) return connectionSwitch.error();
   session->connectionSwitch_ = connectionSwitch.take();
+  session->watched_ = keeperWatch(session->connectionSwitch_);
   Result<void> opened = session->openDescriptors();
   if (!opened) return opened.error();
 
@@ -136,7 +145,10 @@ Result<std::shared_ptr<FuseSession>> FuseSession::start(FuseSessionOptions optio
 }
 
 FuseSession::FuseSession(FuseSessionOptions options, RequestTarget& target)
-    : options_(std::move(options)), target_(target), inode_(uint64_t{1} << 32 | std::random_device()()) {}
+    : options_(std::move(options)),
+      sizeBytes_(options_.sizeBytes),
+      target_(target),
+      inode_(uint64_t{1} << 32 | std::random_device()()) {}
 
 FuseSession::~FuseSession() { abort(); }
 
@@ -211,6 +223,7 @@ void FuseSession::abort() {
 }
 
 void FuseSession::join() {
+  keeperForget(std::exchange(watched_, 0));
   for (std::thread& thread : threads_) thread.join();
   threads_.clear();
 }
@@ -239,11 +252,23 @@ void FuseSession::serve(size_t index) {
                                 : std::string("reading requests failed: ") + std::strerror(failed));
 }
 
+Result<void> FuseSession::resize(uint64_t sizeBytes) {
+  sizeBytes_ = sizeBytes;
+  // Whatever the kernel remembers, this makes it ask, and remember the answer for everybody.
+  struct statx status;
+  const char* path = options_.mountPoint.c_str();
+  if (statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW | AT_STATX_FORCE_SYNC, STATX_SIZE, &status) != 0) {
+    return Error::fromErrno("MOUNT_FAILED", "stat " + options_.mountPoint, errno);
+  }
+  if (status.stx_size == sizeBytes) return {};
+  return Error{"MOUNT_FAILED", 0, options_.mountPoint + " keeps its size"};
+}
+
 struct fuse_attr FuseSession::attributes() const {
   struct fuse_attr attributes {};
   attributes.ino = inode_;
-  attributes.size = options_.sizeBytes;
-  attributes.blocks = options_.sizeBytes / sectorBytes;
+  attributes.size = sizeBytes_;
+  attributes.blocks = sizeBytes_ / sectorBytes;
   attributes.mode = S_IFREG | (options_.readOnly ? 0400u : 0600u);
   attributes.nlink = 1;
   attributes.blksize = pageBytes;
@@ -253,7 +278,7 @@ struct fuse_attr FuseSession::attributes() const {
 void FuseSession::answerAttributes(const Reply& reply, bool isSetattr, const uint8_t* arguments) {
   if (isSetattr) {
     const auto& in = as<fuse_setattr_in>(arguments);
-    if ((in.valid & FATTR_SIZE) != 0 && in.size != options_.sizeBytes) {
+    if ((in.valid & FATTR_SIZE) != 0 && in.size != sizeBytes_) {
       reply.finish(EPERM);
       return;
     }
@@ -264,6 +289,11 @@ void FuseSession::answerAttributes(const Reply& reply, bool isSetattr, const uin
   sendStruct(reply, &out, sizeof out);
 }
 
+bool FuseSession::isInside(uint64_t offset, uint64_t length) const {
+  const uint64_t sizeBytes = sizeBytes_;
+  return offset <= sizeBytes && length <= sizeBytes - offset;
+}
+
 void FuseSession::discard(const Reply& reply, const fuse_fallocate_in& range) {
   const bool punch = range.mode == (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE);
   const bool zero = (range.mode & ~static_cast<uint32_t>(FALLOC_FL_KEEP_SIZE)) == FALLOC_FL_ZERO_RANGE;
@@ -271,12 +301,58 @@ void FuseSession::discard(const Reply& reply, const fuse_fallocate_in& range) {
     reply.finish(EOPNOTSUPP);
   } else if (!isWholeSectors(range.offset, range.length)) {
     reply.finish(EINVAL);
-  } else if (range.offset > options_.sizeBytes || range.length > options_.sizeBytes - range.offset) {
+  } else if (!isInside(range.offset, range.length)) {
     reply.finish(EFBIG);
   } else if (range.length == 0) {
     reply.finish(0);
   } else {
     target_.discard(reply, range.offset, range.length, zero);
+  }
+}
+
+/**
+ * Hosts reach the volume through the loop device, which knows whole sectors only. A program that opens the file itself
+ * may ask for any bytes, and does: the kernel cuts a large request where the pages of the program's memory end. False:
+ * nothing odd is taken.
+ */
+bool FuseSession::stretch(Reply& reply, uint64_t& offset, uint32_t& length) const {
+  if (options_.stretchBytes == 0) return isWholeSectors(offset, length);
+  const uint64_t begin = offset - offset % options_.stretchBytes;
+  const uint64_t end = (offset + length + options_.stretchBytes - 1) / options_.stretchBytes * options_.stretchBytes;
+  if (end - begin == length) return true;
+  reply.askedBytes = length;
+  reply.askedFrom = static_cast<uint32_t>(offset - begin);
+  offset = begin;
+  length = static_cast<uint32_t>(end - begin);
+  return true;
+}
+
+void FuseSession::read(Reply reply, const fuse_read_in& in, uint8_t* buffer) {
+  const uint64_t sizeBytes = sizeBytes_;
+  const uint64_t left = in.offset < sizeBytes ? sizeBytes - in.offset : 0;
+  uint64_t offset = in.offset;
+  auto length = static_cast<uint32_t>(std::min<uint64_t>({in.size, left, kFuseTransferBytes}));
+  if (length == 0 && (options_.stretchBytes != 0 || isWholeSectors(in.offset, in.size))) {
+    reply.data(buffer, 0);
+  } else if (!stretch(reply, offset, length)) {
+    reply.finish(EINVAL);
+  } else {
+    target_.read(reply, offset, length, buffer);
+  }
+}
+
+void FuseSession::write(Reply reply, const fuse_write_in& in, uint8_t* payload) {
+  uint64_t offset = in.offset;
+  uint32_t length = in.size;
+  if (length == 0) {
+    reply.written(0);
+  } else if (!stretch(reply, offset, length)) {
+    reply.finish(EINVAL);
+  } else if (!isInside(in.offset, in.size)) {
+    reply.finish(EFBIG);
+  } else {
+    if (reply.askedFrom != 0) std::memmove(payload + reply.askedFrom, payload, in.size);
+    target_.write(reply, offset, payload, length);
   }
 }
 
@@ -287,32 +363,12 @@ void FuseSession::dispatch(int fd, uint8_t* head, uint8_t* payload, size_t lengt
   const Reply reply{this, fd, header.unique};
   const uint8_t* arguments = head + sizeof header;
   switch (header.opcode) {
-    case FUSE_WRITE: {
-      const auto& in = as<fuse_write_in>(arguments);
-      if (in.size == 0) {
-        reply.written(0);
-      } else if (!isWholeSectors(in.offset, in.size)) {
-        reply.finish(EINVAL);
-      } else if (in.offset > options_.sizeBytes || in.size > options_.sizeBytes - in.offset) {
-        reply.finish(EFBIG);
-      } else {
-        target_.write(reply, in.offset, payload, in.size);
-      }
+    case FUSE_WRITE:
+      write(reply, as<fuse_write_in>(arguments), payload);
       break;
-    }
-    case FUSE_READ: {
-      const auto& in = as<fuse_read_in>(arguments);
-      const uint64_t left = in.offset < options_.sizeBytes ? options_.sizeBytes - in.offset : 0;
-      const auto size = static_cast<uint32_t>(std::min<uint64_t>({in.size, left, kFuseTransferBytes}));
-      if (!isWholeSectors(in.offset, in.size)) {
-        reply.finish(EINVAL);
-      } else if (size == 0) {
-        reply.data(payload, 0);
-      } else {
-        target_.read(reply, in.offset, size, payload);
-      }
+    case FUSE_READ:
+      read(reply, as<fuse_read_in>(arguments), payload);
       break;
-    }
     case FUSE_FSYNC:
       target_.flush(reply);
       break;
@@ -321,13 +377,7 @@ void FuseSession::dispatch(int fd, uint8_t* head, uint8_t* payload, size_t lengt
       break;
     case FUSE_LSEEK: {
       const auto& in = as<fuse_lseek_in>(arguments);
-      const int64_t found = target_.seek(in.offset, static_cast<int>(in.whence));
-      if (found < 0) {
-        reply.finish(static_cast<int>(-found));
-      } else {
-        const fuse_lseek_out out{static_cast<uint64_t>(found)};
-        sendStruct(reply, &out, sizeof out);
-      }
+      target_.seek(reply, in.offset, static_cast<int>(in.whence));
       break;
     }
     case FUSE_GETATTR:
@@ -343,9 +393,9 @@ void FuseSession::dispatch(int fd, uint8_t* head, uint8_t* payload, size_t lengt
     case FUSE_STATFS: {
       fuse_statfs_out out{};
       // The loop driver takes bsize for the granularity of discards.
-      out.st.bsize = pageBytes;
+      out.st.bsize = options_.discardBytes;
       out.st.frsize = pageBytes;
-      out.st.blocks = options_.sizeBytes / pageBytes;
+      out.st.blocks = sizeBytes_ / pageBytes;
       out.st.namelen = 255;
       sendStruct(reply, &out, sizeof out);
       break;

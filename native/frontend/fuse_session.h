@@ -24,8 +24,15 @@ struct FuseSessionOptions {
   std::string mountPoint;
   uint64_t sizeBytes = 0;
   bool readOnly = false;
+  /**
+   * Reads and writes of parts of blocks of this size are stretched to whole ones; 0: parts of sectors are refused.
+   * A power of two, kLogicalBlockLimit at the most.
+   */
+  uint32_t stretchBytes = 0;
   /** 1 to 16: each has its own descriptor and one buffer of 1 MiB. */
   uint32_t threads = 1;
+  /** What the loop device takes for the granularity of discards: the kernel cuts them there, file systems leave out less. */
+  uint32_t discardBytes = 4096;
 };
 
 /**
@@ -59,6 +66,12 @@ class FuseSession : public std::enable_shared_from_this<FuseSession> {
 
   const FuseSessionOptions& options() const { return options_; }
 
+  /**
+   * The file has this size from here on; the kernel, and so the loop device, is told. What is asked beyond a smaller size
+   * is refused. @error MOUNT_FAILED: the kernel does not know it yet
+   */
+  Result<void> resize(uint64_t sizeBytes);
+
  private:
   FuseSession(FuseSessionOptions options, RequestTarget& target);
 
@@ -68,10 +81,15 @@ class FuseSession : public std::enable_shared_from_this<FuseSession> {
   void dispatch(int fd, uint8_t* head, uint8_t* payload, size_t length);
   void answerAttributes(const Reply& reply, bool isSetattr, const uint8_t* arguments);
   void discard(const Reply& reply, const fuse_fallocate_in& range);
+  void read(Reply reply, const fuse_read_in& in, uint8_t* buffer);
+  void write(Reply reply, const fuse_write_in& in, uint8_t* payload);
+  bool stretch(Reply& reply, uint64_t& offset, uint32_t& length) const;
   struct fuse_attr attributes() const;
+  bool isInside(uint64_t offset, uint64_t length) const;
   void join();
 
   const FuseSessionOptions options_;
+  std::atomic<uint64_t> sizeBytes_;
   RequestTarget& target_;
   /** Random: filesystem and inode number name this session, although the kernel uses the former again. */
   const uint64_t inode_;
@@ -80,6 +98,8 @@ class FuseSession : public std::enable_shared_from_this<FuseSession> {
   std::vector<std::thread> threads_;
   /** Ends the connection: unmounting alone does not while somebody has the file open or mounted elsewhere. */
   UniqueFd connectionSwitch_;
+  /** The keeper has the switch too, so that the connection ends should this program be killed. */
+  uint64_t watched_ = 0;
   std::atomic<bool> stopping_{false};
   std::atomic<bool> lostSaid_{false};
   bool mounted_ = false;

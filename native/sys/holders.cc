@@ -2,6 +2,7 @@
 #include "holders.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -77,6 +78,20 @@ std::vector<MountEntry> readMounts(const std::string& file) {
   return mounts;
 }
 
+/**
+ * What is known of a file without asking whoever serves it: among all descriptors of a machine there may be one on a file
+ * system whose server hangs, and a question would wait for that one.
+ */
+bool knownStatus(const std::string& path, struct stat& status) {
+  struct statx known;
+  if (statx(AT_FDCWD, path.c_str(), AT_STATX_DONT_SYNC, STATX_TYPE | STATX_INO, &known) != 0) return false;
+  status.st_mode = known.stx_mode;
+  status.st_ino = known.stx_ino;
+  status.st_dev = makedev(known.stx_dev_major, known.stx_dev_minor);
+  status.st_rdev = makedev(known.stx_rdev_major, known.stx_rdev_minor);
+  return true;
+}
+
 /** Programs with a descriptor that `matches`. */
 std::string describeProcesses(int ownFd, const std::function<bool(const struct stat&)>& matches) {
   std::string text;
@@ -87,8 +102,8 @@ std::string describeProcesses(int ownFd, const std::function<bool(const struct s
     const std::string folder = "/proc/" + pid + "/fd/";
     for (const std::string& descriptor : listFolder(folder)) {
       if (pid == self && descriptor == std::to_string(ownFd)) continue;
-      struct stat status;
-      if (stat((folder + descriptor).c_str(), &status) != 0 || !matches(status)) continue;
+      struct stat status {};
+      if (!knownStatus(folder + descriptor, status) || !matches(status)) continue;
       if (++named <= maximumNamed) {
         if (!text.empty()) text += ", ";
         text += "in use by " + firstLine("/proc/" + pid + "/comm") + " (pid " + pid + ")";
@@ -122,9 +137,9 @@ std::string describeDeviceHolders(dev_t device, int ownFd) {
   std::ifstream swaps("/proc/swaps");
   std::string line;
   while (std::getline(swaps, line)) {
-    struct stat status;
+    struct stat status {};
     const std::string file = line.substr(0, line.find_first_of(" \t"));
-    if (stat(file.c_str(), &status) == 0 && S_ISBLK(status.st_mode) && status.st_rdev == device) {
+    if (knownStatus(file, status) && S_ISBLK(status.st_mode) && status.st_rdev == device) {
       append(text, "in use as swap");
     }
   }
@@ -152,8 +167,9 @@ std::string loopDeviceOf(dev_t filesystem, ino_t inode) {
   for (const std::string& name : listFolder("/sys/block")) {
     if (name.rfind("loop", 0) != 0) continue;
     const std::string file = firstLine("/sys/block/" + name + "/loop/backing_file");
-    struct stat status;
-    if (file.empty() || stat(file.c_str(), &status) != 0) continue;
+    struct stat status {};
+    // The file may be one that a volume of this process serves, from threads that wait for the one that asks here.
+    if (file.empty() || !knownStatus(file, status)) continue;
     if (status.st_dev == filesystem && status.st_ino == inode) return "/dev/" + name;
   }
   return "";

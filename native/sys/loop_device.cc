@@ -127,6 +127,16 @@ Result<void> LoopDevice::release() {
   return busy(path_, describeDeviceHolders(device));
 }
 
+Result<void> LoopDevice::followFile() const {
+  const UniqueFd fd(open(path_.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd) return Error::fromErrno("LOOP_FAILED", "open " + path_, errno);
+  Result<bool> bound = isBound(fd.get());
+  if (!bound) return bound.error();
+  if (!*bound) return {};  // Somebody else's by now, or nobody's: there is nothing to tell.
+  if (ioctl(fd.get(), LOOP_SET_CAPACITY) == 0) return {};
+  return Error::fromErrno("LOOP_FAILED", "change the size of " + path_, errno);
+}
+
 std::vector<std::string> loopDevicesByBackingPath(const std::string& backingPath) {
   std::vector<std::string> paths;
   const std::unique_ptr<DIR, int (*)(DIR*)> folder(opendir("/sys/block"), closedir);

@@ -38,6 +38,9 @@ class LoopDevice {
    */
   Result<void> release();
 
+  /** The file has another size: so has the device from here on. @error LOOP_FAILED */
+  Result<void> followFile() const;
+
   /** Whether the device is still bound to the file it was bound to. @error LOOP_FAILED: the kernel does not say */
   Result<bool> isBound() const;
 

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -63,8 +64,11 @@ Result<void> unmountFuseFile(const std::string& mountPoint) {
     std::this_thread::sleep_for(pause);
   }
   std::string holders;
-  struct stat status;
-  if (stat(mountPoint.c_str(), &status) == 0) holders = describeFileHolders(status.st_dev, status.st_ino);
+  struct statx file;
+  // Without asking who serves it: that may be this program, or one that hangs.
+  if (statx(AT_FDCWD, mountPoint.c_str(), AT_STATX_DONT_SYNC, STATX_INO, &file) == 0) {
+    holders = describeFileHolders(makedev(file.stx_dev_major, file.stx_dev_minor), file.stx_ino);
+  }
   return Error{"DEVICE_BUSY", EBUSY, mountPoint + " is " + (holders.empty() ? "in use" : holders)};
 }
 

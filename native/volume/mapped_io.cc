@@ -12,6 +12,8 @@ namespace tidemark {
 namespace {
 
 constexpr uint64_t copyBytes = 1 << 20;
+/** Leaves a seek asks for at a time: a few too many are cheap, a round trip for each is not. */
+constexpr size_t seekLeafLimit = 64;
 
 /** Call `step(run, at)` for each run of the range until one returns an errno. */
 template <typename Step>
@@ -26,13 +28,18 @@ int forEachRun(const ExtentTable& table, uint64_t offset, uint64_t length, Step 
   return 0;
 }
 
-bool isAllowed(Access access, const ExtentRun& run, FaultKind& kind) {
-  kind = access == Access::kWrite ? FaultKind::kWrite : FaultKind::kReadUnknown;
-  if (access == Access::kWrite) return run.known && run.mapped && run.writable;
-  if (!run.known) return false;
-  if (access == Access::kRead || !run.mapped || run.writable) return true;
-  kind = FaultKind::kWrite;
-  return false;
+bool isAllowed(Access access, const ExtentRun& run) {
+  if (access == Access::kRead) return true;
+  return run.writable || (access == Access::kDiscard && !run.mapped);
+}
+
+/** One fault for each leaf from the one that holds byte `begin` to the one that holds byte `end - 1`. */
+void askForLeaves(const ExtentTable& table, uint64_t begin, uint64_t end, size_t limit, std::vector<Fault>& faults) {
+  const uint64_t last = (end - 1) / table.blockBytes();
+  const uint64_t block = begin / table.blockBytes();
+  for (uint64_t leaf = block - block % kLeafBlocks; leaf <= last && faults.size() < limit; leaf += kLeafBlocks) {
+    faults.push_back(Fault{leaf, FaultKind::kReadUnknown, false});
+  }
 }
 
 }  // namespace
@@ -47,11 +54,12 @@ void collectFaults(const ExtentTable& table, Access access, uint64_t offset, uin
   while (at < end && faults.size() < kFaultBatchLimit) {
     const ExtentRun run = table.runAt(at, end - at);
     const uint64_t runEnd = at + run.length;
-    FaultKind kind;
-    if (!isAllowed(access, run, kind)) {
+    if (!run.known) {
+      askForLeaves(table, at, runEnd, kFaultBatchLimit, faults);
+    } else if (!isAllowed(access, run)) {
       for (uint64_t block = at / blockBytes; block * blockBytes < runEnd && faults.size() < kFaultBatchLimit; block++) {
         const uint64_t blockEnd = std::min((block + 1) * blockBytes, table.sizeBytes());
-        faults.push_back(Fault{block, kind, offset <= block * blockBytes && blockEnd <= end});
+        faults.push_back(Fault{block, FaultKind::kWrite, offset <= block * blockBytes && blockEnd <= end});
       }
     }
     at = runEnd;
@@ -81,22 +89,28 @@ int discardMapped(const ExtentTable& table, Backing& backing, uint64_t offset, u
   });
 }
 
-int64_t seekMapped(const ExtentTable& table, const Backing& backing, uint64_t offset, int whence) {
-  if (offset >= table.sizeBytes()) return -ENXIO;
+int64_t seekMapped(const ExtentTable& table, const Backing& backing, uint64_t offset, int whence,
+                   std::vector<Fault>& faults) {
+  faults.clear();
+  const uint64_t volumeBytes = table.sizeBytes();
+  if (offset >= volumeBytes) return -ENXIO;
   if (whence != SEEK_DATA && whence != SEEK_HOLE) return -EINVAL;
   if (table.isLinear()) {
     const int64_t found = backing.seek(offset, whence);
     if (found < 0) return found;
-    if (static_cast<uint64_t>(found) < table.sizeBytes()) return found;
-    return whence == SEEK_DATA ? -ENXIO : static_cast<int64_t>(table.sizeBytes());
+    if (static_cast<uint64_t>(found) < volumeBytes) return found;
+    return whence == SEEK_DATA ? -ENXIO : static_cast<int64_t>(volumeBytes);
   }
-  while (offset < table.sizeBytes()) {
-    const ExtentRun run = table.runAt(offset, table.sizeBytes() - offset);
-    const bool isData = !run.known || run.mapped;
-    if (isData == (whence == SEEK_DATA)) return static_cast<int64_t>(offset);
+  while (offset < volumeBytes) {
+    const ExtentRun run = table.runAt(offset, volumeBytes - offset);
+    if (!run.known) {
+      askForLeaves(table, offset, offset + run.length, seekLeafLimit, faults);
+      return 0;
+    }
+    if (run.mapped == (whence == SEEK_DATA)) return static_cast<int64_t>(offset);
     offset += run.length;
   }
-  return whence == SEEK_DATA ? -ENXIO : static_cast<int64_t>(table.sizeBytes());
+  return whence == SEEK_DATA ? -ENXIO : static_cast<int64_t>(volumeBytes);
 }
 
 int copyBlock(const ExtentTable& table, Backing& backing, uint64_t location, int64_t copyFrom, uint64_t lengthBytes) {

@@ -19,7 +19,7 @@ enum class Access { kRead, kWrite, kDiscard };
 
 /**
  * The faults that stand in the way of this access, in block order, kFaultBatchLimit at the most (look again after those
- * are answered). Empty: go ahead.
+ * are answered). Empty: go ahead. What changes a thin volume goes by another plan: see thin_io.h.
  */
 void collectFaults(const ExtentTable& table, Access access, uint64_t offset, uint64_t length,
                    std::vector<Fault>& faults);
@@ -29,8 +29,9 @@ int readMapped(const ExtentTable& table, const Backing& backing, uint64_t offset
 int writeMapped(const ExtentTable& table, Backing& backing, uint64_t offset, const uint8_t* bytes, uint64_t length);
 /** Blocks that are not mapped are zeros already. */
 int discardMapped(const ExtentTable& table, Backing& backing, uint64_t offset, uint64_t length, bool keepAllocated);
-/** lseek SEEK_DATA or SEEK_HOLE: an offset, or a negative errno. Blocks not known count as data. */
-int64_t seekMapped(const ExtentTable& table, const Backing& backing, uint64_t offset, int whence);
+/** lseek SEEK_DATA or SEEK_HOLE: an offset, or a negative errno. With faults: look again when they are answered. */
+int64_t seekMapped(const ExtentTable& table, const Backing& backing, uint64_t offset, int whence,
+                   std::vector<Fault>& faults);
 
 /**
  * Fill the block at `location` with the block at `copyFrom`, or with zeros when that is negative.

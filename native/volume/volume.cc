@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 #include <algorithm>
 #include <cassert>
@@ -30,6 +31,18 @@ Volume::~Volume() {
   (void)closeLocked();
 }
 
+Result<std::shared_ptr<Backing>> Volume::openBacking(const VolumeOptions& options) {
+  if (options.pool) {
+    if (options.sizeBytes == 0 || options.tableBlockBytes != options.pool->blockBytes()) {
+      return Error{"INVALID_ARGUMENT", EINVAL, "a thin volume has a size, and the pool's blocks"};
+    }
+    return std::shared_ptr<Backing>(options.pool);
+  }
+  auto backing = Backing::open({options.path, options.direct, options.readOnly});
+  if (!backing) return backing.error();
+  return std::shared_ptr<Backing>(backing.take());
+}
+
 Result<std::unique_ptr<Volume>> Volume::open(VolumeOptions options) {
   if (options.threads < 1 || options.threads > maximumThreads) {
     return Error{"INVALID_ARGUMENT", EINVAL, "threads must be 1 to " + std::to_string(maximumThreads)};
@@ -37,7 +50,7 @@ Result<std::unique_ptr<Volume>> Volume::open(VolumeOptions options) {
   if (options.tableBlockBytes > maximumTableBlockBytes) {
     return Error{"INVALID_ARGUMENT", EINVAL, "a block of the table must not be larger than 64 MiB"};
   }
-  auto backing = Backing::open({options.path, options.direct, options.readOnly});
+  auto backing = openBacking(options);
   if (!backing) return backing.error();
   std::unique_ptr<Volume> volume(new Volume(std::move(options)));
   const VolumeOptions& kept = volume->options_;
@@ -59,82 +72,198 @@ Result<std::unique_ptr<Volume>> Volume::open(VolumeOptions options) {
   if (linear) {
     volume->table_ = ExtentTable::linear(size);
   } else {
-    if (kept.tableBlockBytes % volume->logicalBlockBytes_ != 0) {
-      return Error{"INVALID_ARGUMENT", EINVAL, "the table's blocks are smaller than those of " + kept.path};
-    }
-    auto table = ExtentTable::mapped(size, kept.tableBlockBytes);
-    if (!table) return table.error();
-    volume->table_ = table.take();
-    Volume* raw = volume.get();
-    volume->faults_ = std::make_unique<FaultQueue>(*volume->table_, [raw] {
-      if (raw->options_.onFaults) raw->options_.onFaults();
-    });
-    volume->grants_ = std::make_unique<GrantWorker>(
-        kept.name, *volume->table_, *volume->backing_, volume->locks_, *volume->faults_,
-        [raw](ParkedRequest& request) { raw->resume(request); });
+    Result<void> made = volume->makeTable(size);
+    if (!made) return made.error();
   }
   volume->sync_ = std::make_unique<BackingSync>(*volume->backing_, kept.name);
   return volume;
 }
 
-Result<std::string> Volume::attach(const std::string& mountPoint) {
+Result<void> Volume::makeTable(uint64_t sizeBytes) {
+  if (options_.tableBlockBytes % logicalBlockBytes_ != 0) {
+    return Error{"INVALID_ARGUMENT", EINVAL, "the table's blocks are smaller than those of " + options_.path};
+  }
+  auto table = ExtentTable::mapped(sizeBytes, options_.tableBlockBytes);
+  if (!table) return table.error();
+  table_ = table.take();
+  if (options_.pool) thin_ = std::make_unique<ThinLayer>(options_.pool, options_.layer);
+  faults_ = std::make_unique<FaultQueue>(*table_, thin_ ? &thin_->places : nullptr, [this] {
+    if (options_.onFaults) options_.onFaults();
+  });
+  grants_ = std::make_unique<GrantWorker>(options_.name, *table_, *backing_, locks_, *faults_, thin_.get(),
+                                          counts_.copiedBytes, [this](ParkedRequest& request) { resume(request); });
+  return {};
+}
+
+/** With lifecycle_ held. */
+Result<void> Volume::startSession(const std::string& mountPoint) {
+  FuseSessionOptions given;
+  given.name = options_.name;
+  given.mountPoint = mountPoint;
+  given.sizeBytes = sizeBytes();
+  given.readOnly = options_.readOnly;
+  given.threads = options_.threads;
+  if (thin_) {
+    // Programs use the file itself.
+    given.stretchBytes = logicalBlockBytes_;
+    // A part of a block gives no space back.
+    given.discardBytes = table_->blockBytes();
+  }
+  auto session = FuseSession::start(std::move(given), *this);
+  if (!session) return session.error();
+  session_ = session.take();
+  return {};
+}
+
+Result<std::string> Volume::attach(const std::string& mountPoint, bool readOnly) {
+  readOnly = readOnly || options_.readOnly;
   const std::lock_guard lock(lifecycle_);
   if (closed_) return Error{"VOLUME_CLOSED", 0, options_.name + " is closed"};
-  if (session_) return Error{"VOLUME_ATTACHED", EBUSY, options_.name + " is attached already"};
-  auto session =
-      FuseSession::start({options_.name, mountPoint, sizeBytes(), options_.readOnly, options_.threads}, *this);
-  if (!session) return session.error();
+  if (session_ && (loop_ || !served_)) {
+    return Error{"VOLUME_ATTACHED", EBUSY, options_.name + " is attached already"};
+  }
+  if (session_ && session_->options().mountPoint != mountPoint) {
+    return Error{"INVALID_ARGUMENT", EINVAL, options_.name + " is served on " + session_->options().mountPoint};
+  }
+  if (!session_) {
+    Result<void> started = startSession(mountPoint);
+    if (!started) return started.error();
+  }
   Result<LoopDevice> loop = [&]() -> Result<LoopDevice> {
-    const UniqueFd file(::open(mountPoint.c_str(), (options_.readOnly ? O_RDONLY : O_RDWR) | O_CLOEXEC));
+    const UniqueFd file(::open(mountPoint.c_str(), (readOnly ? O_RDONLY : O_RDWR) | O_CLOEXEC));
     if (!file) return Error::fromErrno("MOUNT_FAILED", "open " + mountPoint, errno);
-    return LoopDevice::bind(file.get(), options_.readOnly, logicalBlockBytes_);
+    return LoopDevice::bind(file.get(), readOnly, logicalBlockBytes_);
   }();
   if (!loop) {
-    (*session)->abort();
+    if (!served_) {
+      session_->abort();
+      session_.reset();
+    }
     return loop.error();
   }
-  session_ = session.take();
   loop_ = loop.take();
   return loop_->path();
 }
 
+Result<void> Volume::serve(const std::string& mountPoint) {
+  const std::lock_guard lock(lifecycle_);
+  if (closed_) return Error{"VOLUME_CLOSED", 0, options_.name + " is closed"};
+  if (session_) return Error{"VOLUME_ATTACHED", EBUSY, options_.name + " is served or attached already"};
+  Result<void> started = startSession(mountPoint);
+  if (!started) return started;
+  served_ = true;
+  return {};
+}
+
+Result<void> Volume::unserve() {
+  const std::lock_guard lock(lifecycle_);
+  if (!served_) return {};
+  if (!loop_) {
+    Result<void> unused = refuseOpenFile();
+    if (!unused) return unused;
+    Result<void> stopped = stopSession();
+    if (!stopped) return stopped;
+  }
+  served_ = false;
+  return {};
+}
+
 Result<void> Volume::detach() {
   const std::lock_guard lock(lifecycle_);
-  if (!session_) return {};
+  if (!session_ || (served_ && !loop_)) return {};
   if (loop_) {
-    Result<bool> bound = loop_->isBound();
-    if (!bound) return bound.error();
-    struct stat status;
-    if (*bound && stat(session_->options().mountPoint.c_str(), &status) == 0) {
-      const std::string holders = describeFileHolders(status.st_dev, status.st_ino);
-      if (!holders.empty()) {
-        return Error{"DEVICE_BUSY", EBUSY, session_->options().mountPoint + " is " + holders};
+    if (!served_) {
+      Result<bool> bound = loop_->isBound();
+      if (!bound) return bound.error();
+      if (*bound) {
+        Result<void> unused = refuseOpenFile();
+        if (!unused) return unused;
       }
     }
     Result<void> released = loop_->release();
     if (!released) return released;
     loop_.reset();
   }
+  return served_ ? Result<void>() : stopSession();
+}
+
+/** With lifecycle_ held. DEVICE_BUSY when a program has the mounted file open. */
+Result<void> Volume::refuseOpenFile() const {
+  const std::string& mountPoint = session_->options().mountPoint;
+  struct statx file;
+  // Without asking who serves it, which is this program: killed meanwhile, it would wait for its own answer for ever.
+  if (statx(AT_FDCWD, mountPoint.c_str(), AT_STATX_DONT_SYNC, STATX_INO, &file) != 0) return {};
+  const std::string holders = describeFileHolders(makedev(file.stx_dev_major, file.stx_dev_minor), file.stx_ino);
+  if (holders.empty()) return {};
+  return Error{"DEVICE_BUSY", EBUSY, mountPoint + " is " + holders};
+}
+
+/** With lifecycle_ held. */
+Result<void> Volume::stopSession() {
   Result<void> stopped = session_->stop();
   if (!stopped) return stopped;
   // Flushes of a connection that was lost may still be with the journal.
-  gate_.drain();
-  gate_.reopen();
+  const std::lock_guard lock(draining_);
+  drainGates();
+  reopenGates();
   session_.reset();
   return {};
+}
+
+/** With draining_ held. */
+void Volume::drainGates() {
+  gate_.drain();
+  flushGate_.drain();
+}
+
+void Volume::reopenGates() {
+  flushGate_.reopen();
+  gate_.reopen();
 }
 
 Result<void> Volume::setJournal(std::shared_ptr<Journal> journal, uint16_t index) {
   const std::lock_guard lock(lifecycle_);
   if (closed_) return Error{"VOLUME_CLOSED", 0, options_.name + " is closed"};
-  if (journal && journal->payloadLimitBytes() < kFuseTransferBytes) {
+  if (journal && journal->payloadLimitBytes() < kStretchedBytes) {
     return Error{"INVALID_ARGUMENT", EINVAL, "the journal's segments are too small for writes of 1 MiB"};
   }
-  gate_.drain();
+  const std::lock_guard draining(draining_);
+  drainGates();
   journal_ = std::move(journal);
   journalIndex_ = index;
-  gate_.reopen();
+  reopenGates();
   return {};
+}
+
+Result<void> Volume::resize(uint64_t sizeBytes) {
+  const std::lock_guard lock(lifecycle_);
+  if (closed_) return Error{"VOLUME_CLOSED", 0, options_.name + " is closed"};
+  if (table_->isLinear() || options_.readOnly) {
+    return Error{"INVALID_ARGUMENT", EINVAL, options_.name + " has no table, or is read-only"};
+  }
+  if (sizeBytes == 0 || sizeBytes % sectorBytes != 0 || sizeBytes % logicalBlockBytes_ != 0 ||
+      sizeBytes > table_->capacityBytes()) {
+    return Error{"BAD_SIZE", 0, "the size must be a multiple of " + std::to_string(logicalBlockBytes_) + " up to " +
+                                    std::to_string(table_->capacityBytes())};
+  }
+  if (sizeBytes < table_->sizeBytes()) {
+    // Requests that a lost connection has left may still wait for what would be cut off.
+    if (session_ || faults_->parkedCount() != 0) {
+      return Error{"VOLUME_ATTACHED", EBUSY, options_.name + " is attached or served"};
+    }
+    Result<void> discarded = discardBeyond(sizeBytes);
+    if (!discarded) return discarded;
+  }
+  {
+    // A request looks at the size more than once.
+    const std::lock_guard draining(draining_);
+    gate_.drain();
+    table_->resize(sizeBytes);
+    gate_.reopen();
+  }
+  if (!session_) return {};
+  Result<void> resized = session_->resize(sizeBytes);
+  return resized && loop_ ? loop_->followFile() : resized;
 }
 
 Result<void> Volume::syncBacking() {
@@ -153,11 +282,13 @@ Result<void> Volume::syncBacking() {
 
 Result<void> Volume::close() {
   const std::lock_guard lock(lifecycle_);
-  if (session_) return Error{"VOLUME_ATTACHED", EBUSY, options_.name + " is attached"};
+  if (session_) return Error{"VOLUME_ATTACHED", EBUSY, options_.name + " is attached or served"};
   return closeLocked();
 }
 
+/** With lifecycle_ held. */
 Result<void> Volume::closeLocked() {
+  const std::lock_guard draining(draining_);
   std::unique_ptr<GrantWorker> grants;
   std::unique_ptr<BackingSync> sync;
   {
@@ -187,12 +318,50 @@ Result<void> Volume::grant(std::vector<Grant> grants) {
   return grants_->grant(std::move(grants));
 }
 
+Result<void> Volume::loadLeaf(uint64_t leaf, std::vector<int64_t> entries) {
+  const std::lock_guard lock(workers_);
+  if (closed_) return Error{"VOLUME_CLOSED", 0, options_.name + " is closed"};
+  if (!grants_) return Error{"INVALID_ARGUMENT", EINVAL, options_.name + " has no table"};
+  return grants_->loadLeaf(leaf, std::move(entries));
+}
+
 Result<void> Volume::refuse(std::vector<uint64_t> blocks, int errnoValue) {
   const std::lock_guard lock(workers_);
   if (closed_) return Error{"VOLUME_CLOSED", 0, options_.name + " is closed"};
   if (!grants_) return Error{"INVALID_ARGUMENT", EINVAL, options_.name + " has no table"};
   if (errnoValue <= 0) return Error{"INVALID_ARGUMENT", EINVAL, "a refusal needs an errno"};
   return grants_->refuse(std::move(blocks), errnoValue);
+}
+
+bool Volume::holdGrants() {
+  const std::lock_guard lock(workers_);
+  return !grants_ || grants_->hold();
+}
+
+Result<std::vector<GivenPlace>> Volume::freeze(uint32_t layer, std::span<const uint8_t> operation) {
+  // Not the lifecycle lock: a detach waits for requests, those for grants, and grants are held.
+  const std::lock_guard lock(draining_);
+  if (closed_) return Error{"VOLUME_CLOSED", 0, options_.name + " is closed"};
+  if (!thin_ || options_.readOnly) {
+    return Error{"INVALID_ARGUMENT", EINVAL, options_.name + " is not thin, or read-only"};
+  }
+  grants_->waitIdle();
+  gate_.drain();
+  Result<uint64_t> appended = thin_->pool->append(operation);
+  std::vector<GivenPlace> places;
+  if (appended) {
+    places = thin_->places.takeAll();
+    table_->raiseGeneration();
+    thin_->layer = layer;
+  }
+  gate_.reopen();
+  if (!appended) return appended.error();
+  return places;
+}
+
+std::vector<GivenPlace> Volume::releaseGrants(bool frozen) {
+  const std::lock_guard lock(workers_);
+  return grants_ ? grants_->release(frozen) : std::vector<GivenPlace>();
 }
 
 VolumeCounters Volume::counters() const {
@@ -207,6 +376,7 @@ VolumeCounters Volume::counters() const {
   counters.faults = faults_ ? faults_->raisedCount() : 0;
   counters.inFlight = counts_.arrived.load() - answered;
   counters.errors = answers_.errors.load();
+  counters.copiedBytes = counts_.copiedBytes.load();
   return counters;
 }
 

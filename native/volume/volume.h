@@ -3,9 +3,11 @@
 
 #include <atomic>
 #include <functional>
+#include <future>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -20,6 +22,7 @@
 #include "backing_sync.h"
 #include "gate.h"
 #include "grant_worker.h"
+#include "thin_io.h"
 
 namespace tidemark {
 
@@ -35,14 +38,18 @@ struct VolumeOptions {
   uint32_t threads = 1;
   /** 0: a linear table. */
   uint32_t tableBlockBytes = 0;
-  /** Faults wait to be taken by takeFaults(). Called on a front-end thread: must not block. */
+  /** A thin volume: its blocks are the pool's, `path` and `direct` do not count, and `sizeBytes` is not 0. */
+  std::shared_ptr<Pool> pool;
+  /** The layer of the pool that is written to. */
+  uint32_t layer = 0;
+  /** Faults wait to be taken by takeFaults(). Called on any thread that serves requests: must not block. */
   std::function<void()> onFaults;
   /** The kernel ended the connection. Called on a front-end thread, once an attachment. */
   std::function<void(const std::string& message)> onLost;
 };
 
 struct VolumeCounters {
-  uint64_t reads, writes, flushes, trims, readBytes, writtenBytes, faults, inFlight, errors;
+  uint64_t reads, writes, flushes, trims, readBytes, writtenBytes, faults, inFlight, errors, copiedBytes;
 };
 
 /**
@@ -52,9 +59,11 @@ struct VolumeCounters {
  * until its backing write is done, so journal and backing agree on the order. Reads take no lock on a linear table; on a
  * mapped one they take the range lock too, so that nobody reads a place that was given to another block meanwhile.
  *
- * Locks: lifecycle_ (attach, detach, setJournal, close: one at a time) is taken before anything else, then workers_;
- * neither by the threads that serve requests. Those hold, in this order: the gate, a range, whatever the journal takes
- * inside. A parked request is outside the gate and holds no range.
+ * A thin volume is the same with a pool for its backing, and what it publishes in the pool's log: see thin_io.h.
+ *
+ * Locks, in this order: lifecycle_ (attach, serve, detach, setJournal, resize, close: one at a time), draining_ (who closes
+ * the gates), workers_; none by the threads that serve requests. Those hold, in this order: a gate, a range, whatever the
+ * journal and the pool take inside. A parked request is outside the gate and holds no range.
  */
 class Volume final : public RequestTarget {
  public:
@@ -68,13 +77,25 @@ class Volume final : public RequestTarget {
   bool isBlockDevice() const { return isBlockDevice_; }
 
   /**
-   * Mount on an empty regular file, bind a loop device: its path. Nothing is left behind when it fails.
-   * @error VOLUME_ATTACHED, VOLUME_CLOSED, MOUNT_FAILED, FUSE_UNAVAILABLE, LOOP_FAILED
+   * Mount on an empty regular file, unless it is served there already, and bind a loop device: its path. Nothing is left
+   * behind when it fails.
+   * @param readOnly the loop device alone takes no writes, whatever the file does
+   * @error VOLUME_ATTACHED, VOLUME_CLOSED, MOUNT_FAILED, FUSE_UNAVAILABLE, LOOP_FAILED, INVALID_ARGUMENT: served elsewhere
    */
-  Result<std::string> attach(const std::string& mountPoint);
+  Result<std::string> attach(const std::string& mountPoint, bool readOnly = false);
+  /**
+   * Mount without a loop device, for programs of this agent; detach() leaves the file to them until unserve().
+   * @error as attach()
+   */
+  Result<void> serve(const std::string& mountPoint);
+  /**
+   * Take the file away, now or, while a loop device needs it, with that. Not served: nothing to do.
+   * @error DEVICE_BUSY with who has it open: nothing has changed; MOUNT_FAILED: unserve() again
+   */
+  Result<void> unserve();
   /**
    * Once the loop device is gone, by this or from outside, no host uses the volume: whoever then still has the file on
-   * the mount point open gets errors.
+   * the mount point open gets errors, unless it is served.
    *
    * @error DEVICE_BUSY with who holds it, LOOP_FAILED: nothing has changed; MOUNT_FAILED: detach() again
    */
@@ -86,46 +107,94 @@ class Volume final : public RequestTarget {
   Result<void> setJournal(std::shared_ptr<Journal> journal, uint16_t index);
   /** @error IO_FAILED; for good: a failed sync is never retried */
   Result<void> syncBacking();
-  /** After detach(). @error VOLUME_ATTACHED */
+  /**
+   * A volume with a table only. Grows also while it is used: file and loop device follow. What a smaller size cuts off is
+   * discarded first, so it does not come back when the volume grows again.
+   *
+   * @error VOLUME_ATTACHED: it is not made smaller while it is attached or served; BAD_SIZE, VOLUME_CLOSED,
+   *        INVALID_ARGUMENT, IO_FAILED (the discard; the size is as before), MOUNT_FAILED and LOOP_FAILED (the volume has
+   *        grown, hosts do not see it yet: again)
+   */
+  Result<void> resize(uint64_t sizeBytes);
+  /** After detach() and unserve(). @error VOLUME_ATTACHED */
   Result<void> close();
 
-  /** Adds to `faults`; false: no more wait. */
+  /**
+   * Adds to `faults`; false: no more wait. Whatever was published in the pool's log before a fault was raised is in the
+   * pool's take() by then: take that after this, and the answer is made from what the fault was about.
+   */
   bool takeFaults(std::vector<Fault>& faults);
   /** @error as GrantWorker::grant(), and VOLUME_CLOSED, INVALID_ARGUMENT when the table is linear */
   Result<void> grant(std::vector<Grant> grants);
+  Result<void> loadLeaf(uint64_t leaf, std::vector<int64_t> entries);
   Result<void> refuse(std::vector<uint64_t> blocks, int errnoValue);
+
+  /**
+   * A thin volume goes on with another layer, in three calls. A grant must be published under the layer it was made for:
+   *
+   * 1. holdGrants(), where grants are given: what comes from here on waits. False: a freeze is under way.
+   * 2. freeze(): (a) grants given before are carried out, (b) requests in flight end, new ones wait, (c) `operation` is
+   *    appended to the pool's log, (d) no entry is writable any more and no place given, (e) requests go on. Hosts wait
+   *    from b to e, those of a flush not at all. With d before b a write could reach the frozen layer; with c after e
+   *    something written later could be taken for a part of it. Failed: nothing has changed.
+   * 3. releaseGrants(), where grants are given, once those who give them know of the new layer. After a freeze what was
+   *    held is void, and its faults are raised again; otherwise it is carried out.
+   *
+   * Requests that wait for an answer wait on, and never hold the freeze up.
+   * @return from 2 and 3 the places that were given and not published; none is known to read as zeros
+   * @error VOLUME_CLOSED, INVALID_ARGUMENT (not thin, or read-only), and as Pool::append()
+   */
+  bool holdGrants();
+  Result<std::vector<GivenPlace>> freeze(uint32_t layer, std::span<const uint8_t> operation);
+  std::vector<GivenPlace> releaseGrants(bool frozen);
 
   VolumeCounters counters() const;
 
   void read(const Reply& reply, uint64_t offset, uint32_t length, uint8_t* buffer) override;
-  void write(const Reply& reply, uint64_t offset, const uint8_t* payload, uint32_t length) override;
+  void write(const Reply& reply, uint64_t offset, uint8_t* payload, uint32_t length) override;
   void discard(const Reply& reply, uint64_t offset, uint64_t length, bool keepAllocated) override;
   void flush(const Reply& reply) override;
-  int64_t seek(uint64_t offset, int whence) override;
+  void seek(const Reply& reply, uint64_t offset, int whence) override;
   void lost(const std::string& message) override;
 
  private:
-  enum class Kind : uint8_t { kRead, kWrite, kTrim, kZero };
+  enum class Kind : uint8_t { kRead, kWrite, kTrim, kZero, kSeekData, kSeekHole };
   struct ParkedIo;
+  /** Who waits for a request of the volume's own, with its errno. */
+  using Waiting = std::shared_ptr<std::promise<int>>;
   /** A request under way. `memory` is the payload of a write or the place for what is read. */
   struct Io {
     Reply reply;
     Kind kind;
     uint64_t offset;
+    /** Of a seek, in the end: what it found. */
     uint64_t length;
     uint8_t* memory = nullptr;
+    /** Set: there is nobody to reply to. */
+    Waiting waiting;
     /** Set once it has been parked: the copy it lives in. */
     std::unique_ptr<ParkedIo> parked;
   };
   struct PendingFlush;
 
   explicit Volume(VolumeOptions options);
+  static Result<std::shared_ptr<Backing>> openBacking(const VolumeOptions& options);
+  Result<void> makeTable(uint64_t sizeBytes);
+  Result<void> startSession(const std::string& mountPoint);
+  Result<void> refuseOpenFile() const;
+  Result<void> stopSession();
   Result<void> closeLocked();
+  Result<void> discardBeyond(uint64_t sizeBytes);
+  void drainGates();
+  void reopenGates();
 
   void run(Io io);
   /** 0, an errno, or kFaulted with what to ask for. */
-  int attempt(const Io& io, std::vector<Fault>& faults);
-  int attemptChange(const Io& io);
+  int attempt(Io& io, std::vector<Fault>& faults);
+  int attemptSeek(Io& io, std::vector<Fault>& faults);
+  int fillEdges(const Io& io, std::vector<Fault>& faults);
+  int attemptChange(const Io& io, const ThinPlan& plan);
+  int change(const Io& io, const ThinPlan& plan);
   void recordAsItIs(uint64_t offset, uint64_t length);
   bool park(Io& io, const std::vector<Fault>& faults);
   void resume(ParkedRequest& request);
@@ -136,11 +205,16 @@ class Volume final : public RequestTarget {
   uint32_t logicalBlockBytes_ = 512;
   bool isBlockDevice_ = false;
 
-  std::unique_ptr<Backing> backing_;
+  /** The pool, when the volume is thin. */
+  std::shared_ptr<Backing> backing_;
   std::unique_ptr<ExtentTable> table_;
+  /** Null: not thin. */
+  std::unique_ptr<ThinLayer> thin_;
   RangeLock locks_;
+  /** Passed by all requests but flushes, which may be long under way and stand in nobody's way but setJournal()'s. */
   Gate gate_;
-  /** Changed only by who has drained the gate, read only inside it. */
+  Gate flushGate_;
+  /** Changed only by who has drained both gates, read only inside one. */
   std::shared_ptr<Journal> journal_;
   uint16_t journalIndex_ = 0;
 
@@ -151,12 +225,16 @@ class Volume final : public RequestTarget {
   std::unique_ptr<BackingSync> sync_;
 
   std::mutex lifecycle_;
+  std::mutex draining_;
   std::shared_ptr<FuseSession> session_;
   std::optional<LoopDevice> loop_;
+  /** The session stays when the loop device goes. */
+  bool served_ = false;
   std::atomic<bool> closed_{false};
 
   struct alignas(64) Counts {
-    std::atomic<uint64_t> reads{0}, writes{0}, flushes{0}, trims{0}, readBytes{0}, writtenBytes{0}, arrived{0};
+    std::atomic<uint64_t> reads{0}, writes{0}, flushes{0}, trims{0}, readBytes{0}, writtenBytes{0}, arrived{0},
+        copiedBytes{0};
   };
   Counts counts_;
   struct alignas(64) {

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <unistd.h>
+
 #include <algorithm>
 #include <cassert>
 #include <cstdlib>
@@ -27,6 +29,7 @@ struct Volume::ParkedIo {
   Kind kind = Kind::kRead;
   uint64_t offset = 0;
   uint64_t length = 0;
+  Waiting waiting;
   std::unique_ptr<uint8_t, void (*)(void*)> allocation{nullptr, std::free};
 
   /** Page-aligned, with a page before it for the header of an answer. */
@@ -45,20 +48,40 @@ void Volume::read(const Reply& reply, uint64_t offset, uint32_t length, uint8_t*
   counts_.arrived.fetch_add(1, relaxed);
   counts_.reads.fetch_add(1, relaxed);
   counts_.readBytes.fetch_add(length, relaxed);
-  run(Io{reply, Kind::kRead, offset, length, buffer, nullptr});
+  run(Io{reply, Kind::kRead, offset, length, buffer, nullptr, nullptr});
 }
 
-void Volume::write(const Reply& reply, uint64_t offset, const uint8_t* payload, uint32_t length) {
+void Volume::write(const Reply& reply, uint64_t offset, uint8_t* payload, uint32_t length) {
   counts_.arrived.fetch_add(1, relaxed);
   counts_.writes.fetch_add(1, relaxed);
   counts_.writtenBytes.fetch_add(length, relaxed);
-  run(Io{reply, Kind::kWrite, offset, length, const_cast<uint8_t*>(payload), nullptr});
+  run(Io{reply, Kind::kWrite, offset, length, payload, nullptr, nullptr});
 }
 
 void Volume::discard(const Reply& reply, uint64_t offset, uint64_t length, bool keepAllocated) {
   counts_.arrived.fetch_add(1, relaxed);
   counts_.trims.fetch_add(1, relaxed);
-  run(Io{reply, keepAllocated ? Kind::kZero : Kind::kTrim, offset, length, nullptr, nullptr});
+  run(Io{reply, keepAllocated ? Kind::kZero : Kind::kTrim, offset, length, nullptr, nullptr, nullptr});
+}
+
+void Volume::seek(const Reply& reply, uint64_t offset, int whence) {
+  counts_.arrived.fetch_add(1, relaxed);
+  const Kind kind = whence == SEEK_DATA ? Kind::kSeekData : Kind::kSeekHole;
+  if (whence == SEEK_DATA || whence == SEEK_HOLE) {
+    run(Io{reply, kind, offset, 0, nullptr, nullptr, nullptr});
+  } else {
+    answer(Io{reply, kind, offset, 0, nullptr, nullptr, nullptr}, EINVAL);
+  }
+}
+
+Result<void> Volume::discardBeyond(uint64_t sizeBytes) {
+  counts_.arrived.fetch_add(1, relaxed);
+  const auto waiting = std::make_shared<std::promise<int>>();
+  std::future<int> done = waiting->get_future();
+  run(Io{Reply{}, Kind::kTrim, sizeBytes, this->sizeBytes() - sizeBytes, nullptr, waiting, nullptr});
+  const int failed = done.get();
+  if (failed != 0) return Error::fromErrno("IO_FAILED", "discard the end of " + options_.name, failed);
+  return {};
 }
 
 void Volume::run(Io io) {
@@ -80,25 +103,66 @@ void Volume::run(Io io) {
   }
 }
 
-int Volume::attempt(const Io& io, std::vector<Fault>& faults) {
+int Volume::attempt(Io& io, std::vector<Fault>& faults) {
+  if (io.kind == Kind::kSeekData || io.kind == Kind::kSeekHole) return attemptSeek(io, faults);
   if (io.kind != Kind::kRead && options_.readOnly) return EROFS;
+  ThinPlan plan;
   if (table_->isLinear()) {
     if (io.kind == Kind::kRead) return backing_->read(io.offset, io.memory, io.length);
     // Without a journal there is no order to keep: hosts that overlap their own writes get either.
-    if (!journal_) return attemptChange(io);
+    if (!journal_) return attemptChange(io, plan);
     const RangeGuard guard(locks_, io.offset, io.length);
-    return attemptChange(io);
+    return attemptChange(io, plan);
   }
   const RangeGuard guard(locks_, io.offset, io.length);
-  const Access access = io.kind == Kind::kRead    ? Access::kRead
-                        : io.kind == Kind::kWrite ? Access::kWrite
-                                                  : Access::kDiscard;
-  collectFaults(*table_, access, io.offset, io.length, faults);
+  if (io.kind == Kind::kWrite && io.reply.askedBytes != 0) {
+    const int failed = fillEdges(io, faults);
+    if (failed != 0) return failed;
+  }
+  if (thin_ && io.kind == Kind::kWrite) {
+    planWrite(*table_, thin_->places, io.offset, io.memory, io.length, plan, faults);
+  } else if (thin_ && io.kind != Kind::kRead) {
+    planDiscard(*table_, io.offset, io.length, plan, faults);
+  } else {
+    const Access access = io.kind == Kind::kRead    ? Access::kRead
+                          : io.kind == Kind::kWrite ? Access::kWrite
+                                                    : Access::kDiscard;
+    collectFaults(*table_, access, io.offset, io.length, faults);
+  }
   if (!faults.empty()) return kFaulted;
-  return io.kind == Kind::kRead ? readMapped(*table_, *backing_, io.offset, io.memory, io.length) : attemptChange(io);
+  if (io.kind == Kind::kRead) return readMapped(*table_, *backing_, io.offset, io.memory, io.length);
+  return attemptChange(io, plan);
 }
 
-int Volume::attemptChange(const Io& io) {
+/** A write of parts of logical blocks: the rest of them stays as it is. With the range locked. */
+int Volume::fillEdges(const Io& io, std::vector<Fault>& faults) {
+  collectFaults(*table_, Access::kRead, io.offset, io.length, faults);
+  if (!faults.empty()) return kFaulted;
+  alignas(pageBytes) uint8_t block[kLogicalBlockLimit];
+  const uint64_t before = io.reply.askedFrom;
+  const uint64_t behind = io.length - before - io.reply.askedBytes;
+  int failed = 0;
+  if (before != 0) {
+    failed = readMapped(*table_, *backing_, io.offset, block, logicalBlockBytes_);
+    if (failed == 0) std::memcpy(io.memory, block, before);
+  }
+  if (failed == 0 && behind != 0) {
+    failed = readMapped(*table_, *backing_, io.offset + io.length - logicalBlockBytes_, block, logicalBlockBytes_);
+    if (failed == 0) std::memcpy(io.memory + io.length - behind, block + logicalBlockBytes_ - behind, behind);
+  }
+  return failed;
+}
+
+int Volume::attemptSeek(Io& io, std::vector<Fault>& faults) {
+  const int whence = io.kind == Kind::kSeekData ? SEEK_DATA : SEEK_HOLE;
+  const int64_t found = seekMapped(*table_, *backing_, io.offset, whence, faults);
+  if (!faults.empty()) return kFaulted;
+  if (found < 0) return static_cast<int>(-found);
+  io.length = static_cast<uint64_t>(found);
+  return 0;
+}
+
+int Volume::attemptChange(const Io& io, const ThinPlan& plan) {
   Reservation place;
   if (journal_) {
     const RecordType type = io.kind == Kind::kWrite  ? RecordType::kWrite
@@ -113,12 +177,16 @@ int Volume::attemptChange(const Io& io) {
       journal_->complete(place);
     }
   }
-  const int result = io.kind == Kind::kWrite
-                         ? writeMapped(*table_, *backing_, io.offset, io.memory, io.length)
-                         : discardMapped(*table_, *backing_, io.offset, io.length, io.kind == Kind::kZero);
+  const int result = change(io, plan);
   if (result != 0 && place.journaled()) recordAsItIs(io.offset, io.length);
   if (place.journaled()) journal_->applied(place);
   return result;
+}
+
+int Volume::change(const Io& io, const ThinPlan& plan) {
+  if (thin_) return carryOut(*table_, *thin_, *faults_, plan, io.memory);
+  if (io.kind == Kind::kWrite) return writeMapped(*table_, *backing_, io.offset, io.memory, io.length);
+  return discardMapped(*table_, *backing_, io.offset, io.length, io.kind == Kind::kZero);
 }
 
 /**
@@ -132,18 +200,25 @@ void Volume::recordAsItIs(uint64_t offset, uint64_t length) {
   const std::unique_ptr<uint8_t, void (*)(void*)> bytes(
       static_cast<uint8_t*>(std::aligned_alloc(pageBytes, pieceBytes)), std::free);
   int error = bytes ? 0 : ENOMEM;
-  for (uint64_t at = offset; at < end && error == 0; at += pieceBytes) {
-    const auto piece = static_cast<uint32_t>(std::min(pieceBytes, end - at));
-    error = readMapped(*table_, *backing_, at, bytes.get(), piece);
+  for (uint64_t at = offset, piece = 0; at < end && error == 0; at += piece) {
+    const ExtentRun run = table_->runAt(at, end - at);
+    // What is not mapped needs no bytes to tell, however long it is.
+    const bool isZero = run.known && !run.mapped;
+    piece = isZero ? run.length : std::min(pieceBytes, run.length);
+    // A trim of what was never looked at may have failed: nobody here knows what is there.
+    error = run.known ? 0 : EIO;
+    if (error == 0 && !isZero) error = backing_->read(run.backingOffset, bytes.get(), piece);
     if (error != 0) break;
-    Result<Reservation> reserved = journal_->reserve(RecordType::kWrite, journalIndex_, at, piece, piece);
+    const uint32_t payloadBytes = isZero ? 0 : static_cast<uint32_t>(piece);
+    Result<Reservation> reserved = journal_->reserve(isZero ? RecordType::kZero : RecordType::kWrite, journalIndex_, at,
+                                                     piece, payloadBytes);
     if (!reserved) {
       error = EIO;
       break;
     }
     Reservation place = *reserved;
     if (!place.journaled()) return;
-    std::memcpy(place.payload, bytes.get(), piece);
+    if (payloadBytes != 0) std::memcpy(place.payload, bytes.get(), payloadBytes);
     journal_->complete(place);
     journal_->applied(place);
   }
@@ -157,7 +232,8 @@ bool Volume::park(Io& io, const std::vector<Fault>& faults) {
   if (!io.parked) {
     auto parked = std::make_unique<ParkedIo>();
     parked->reply = io.reply;
-    parked->session = io.reply.keep();
+    if (io.waiting == nullptr) parked->session = io.reply.keep();
+    parked->waiting = io.waiting;
     parked->kind = io.kind;
     parked->offset = io.offset;
     parked->length = io.length;
@@ -180,7 +256,7 @@ bool Volume::park(Io& io, const std::vector<Fault>& faults) {
 
 void Volume::resume(ParkedRequest& request) {
   std::unique_ptr<ParkedIo> parked(static_cast<ParkedIo*>(request.owner));
-  Io io{parked->reply, parked->kind, parked->offset, parked->length, parked->memory(), nullptr};
+  Io io{parked->reply, parked->kind, parked->offset, parked->length, parked->memory(), parked->waiting, nullptr};
   const int refused = request.errnoValue;
   io.parked = std::move(parked);
   if (refused != 0) {
@@ -193,9 +269,15 @@ void Volume::resume(ParkedRequest& request) {
 void Volume::answer(const Io& io, int errnoValue) {
   // Counted first: whoever has seen the answer also sees the counter.
   answers_.answered.fetch_add(1, relaxed);
-  if (errnoValue != 0) {
-    answers_.errors.fetch_add(1, relaxed);
+  const bool isSeek = io.kind == Kind::kSeekData || io.kind == Kind::kSeekHole;
+  // A seek that finds nothing is told so by an error, and is none.
+  if (errnoValue != 0 && !isSeek) answers_.errors.fetch_add(1, relaxed);
+  if (io.waiting != nullptr) {
+    io.waiting->set_value(errnoValue);
+  } else if (errnoValue != 0) {
     io.reply.finish(errnoValue);
+  } else if (isSeek) {
+    io.reply.found(io.length);
   } else if (io.kind == Kind::kRead) {
     io.reply.data(io.memory, static_cast<uint32_t>(io.length));
   } else if (io.kind == Kind::kWrite) {
@@ -209,7 +291,7 @@ void Volume::flush(const Reply& reply) {
   counts_.arrived.fetch_add(1, relaxed);
   counts_.flushes.fetch_add(1, relaxed);
   // Left by finishFlush(), so that a journal is never taken away under a flush.
-  gate_.enter();
+  flushGate_.enter();
   if (options_.readOnly) {
     finishFlush(reply, 0);
     return;
@@ -244,12 +326,7 @@ void Volume::finishFlush(const Reply& reply, int errnoValue) {
   if (errnoValue != 0) answers_.errors.fetch_add(1, relaxed);
   // Any failure is EIO: hosts know what to do with that one.
   reply.finish(errnoValue == 0 ? 0 : EIO);
-  gate_.leave();
-}
-
-int64_t Volume::seek(uint64_t offset, int whence) {
-  const GatePass pass(gate_);
-  return seekMapped(*table_, *backing_, offset, whence);
+  flushGate_.leave();
 }
 
 void Volume::lost(const std::string& message) {

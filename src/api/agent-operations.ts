@@ -4,13 +4,27 @@
  * Every call may throw a StorageError.
  */
 import type { AgentEvent } from '../block/event-log.js'
+import type { ImageView, PoolOperations } from './pool-operations.js'
 
+export type {
+  CreatePool,
+  DiffView,
+  ImageView,
+  PoolCheckView,
+  PoolDevice,
+  PoolOperations,
+  PoolView,
+  SnapshotView,
+} from './pool-operations.js'
 export type { AgentEvent }
 
 export interface VolumeView {
   readonly name: string
-  readonly path: string
-  readonly kind: 'file' | 'raw'
+  /** The file or device that backs it; null for a thin volume. */
+  readonly path: string | null
+  readonly kind: 'file' | 'raw' | 'thin'
+  /** The pool of a thin volume, else null. */
+  readonly pool: string | null
   readonly sizeBytes: number
   /** /dev/loopN, or null while detached. */
   readonly device: string | null
@@ -19,7 +33,18 @@ export interface VolumeView {
   readonly state: 'attached' | 'detached' | 'failed'
   /** Why it is in this state; never empty. */
   readonly reason: string
+  /** As it is attached, or would be. */
+  readonly readOnly: boolean
   readonly stream: string | null
+  /** Units of the pool that it and its snapshots have to themselves; null for a volume without a pool. */
+  readonly allocatedBytes: number | null
+  readonly snapshots: number
+  /** What it was cloned from, VOLUME@SNAPSHOT, or null. */
+  readonly origin: string | null
+  /** `inbound` arrives from a source, and is attached read-only. */
+  readonly role: 'volume' | 'inbound'
+  /** Of a complete image, else null. */
+  readonly image: ImageView | null
   readonly logicalBlockBytes: number
   readonly counters: {
     readonly reads: number
@@ -84,9 +109,11 @@ export interface StreamView {
 
 export interface InboundVolumeView {
   readonly name: string
-  /** The image file. Between two epochs it is a state the source passed through. */
+  /** The image file, or the file that shows the thin volume. Between two epochs it is a state the source passed through. */
   readonly path: string
   readonly sizeBytes: number
+  /** The thin volume it arrives in, or null: a file. */
+  readonly volume: string | null
 }
 
 export interface InboundView {
@@ -117,17 +144,17 @@ export interface AgentView {
   readonly javascriptCalls: number
 }
 
-export interface AgentOperations {
+export interface AgentOperations extends PoolOperations {
   agent(): Promise<AgentView>
 
   volumeAdopt(request: { name: string; path: string }): Promise<VolumeView>
   volumeCreate(request: { name: string; path: string; sizeBytes: number; force?: boolean }): Promise<VolumeView>
-  volumeAttach(name: string): Promise<VolumeView>
+  volumeAttach(name: string, readOnly: boolean): Promise<VolumeView>
   volumeDetach(name: string): Promise<VolumeView>
   volumeList(): Promise<VolumeView[]>
   volumeShow(name: string): Promise<VolumeView>
-  /** Forgets the volume; its data stays where it is. */
-  volumeRemove(name: string): Promise<void>
+  /** Forgets a volume with a path, whose data stay. A thin volume's data are destroyed. @param yes to do that */
+  volumeRemove(name: string, yes: boolean): Promise<void>
 
   pairingCreate(request: CreatePairing): Promise<{ pairing: string }>
 

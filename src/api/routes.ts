@@ -1,108 +1,16 @@
 /** Every request the agent answers, one entry each; the server turns them into HTTP. */
 import { checkName } from '../block/names.js'
-import { parseDuration, parseSize } from '../block/size.js'
-import type { AgentOperations, CreatePairing } from './agent-operations.js'
+import { parseDuration } from '../block/size.js'
+import type { CreatePairing } from './agent-operations.js'
 import { badRequest } from './failure-reply.js'
-import type { Static, TSchema } from './schemas.js'
+import { poolRoutes } from './pool-routes.js'
+import { create, emptied, named, type Route, read } from './route.js'
+import type { Static } from './schemas.js'
 import * as schemas from './schemas.js'
+import { volumeRoutes } from './volume-routes.js'
 
 /** One call of streamWait never holds a connection longer. */
 export const WAIT_LIMIT_MS = 60_000
-
-export interface Route {
-  readonly method: 'GET' | 'POST' | 'DELETE'
-  readonly url: string
-  readonly params?: TSchema
-  readonly query: TSchema
-  readonly body?: TSchema
-  readonly response: TSchema
-  readonly handle: (operations: AgentOperations, request: RouteRequest) => Promise<unknown>
-}
-
-/** What has passed the schemas. */
-export interface RouteRequest {
-  readonly params: unknown
-  readonly query: unknown
-  readonly body: unknown
-}
-
-type Named = Static<typeof schemas.nameParams>
-
-const read = (url: string, response: TSchema, handle: (operations: AgentOperations) => Promise<unknown>): Route => ({
-  method: 'GET',
-  url,
-  query: schemas.noQuery,
-  response,
-  handle,
-})
-
-/** A route about one object: its name is checked before anything is done with it. */
-const named = (
-  method: Route['method'],
-  url: string,
-  response: TSchema,
-  handle: (operations: AgentOperations, name: string) => Promise<unknown>,
-): Route => ({
-  method,
-  url,
-  params: schemas.nameParams,
-  query: schemas.noQuery,
-  response,
-  handle: (operations, { params }) => handle(operations, checkName(nounOf(url), (params as Named).name)),
-})
-
-const create = <S extends TSchema>(
-  url: string,
-  body: S,
-  response: TSchema,
-  handle: (operations: AgentOperations, body: Static<S>) => Promise<unknown>,
-): Route => ({
-  method: 'POST',
-  url,
-  query: schemas.noQuery,
-  body,
-  response,
-  handle: (operations, request) => handle(operations, request.body as Static<S>),
-})
-
-/** `/v1/volumes/:name` is about a volume. */
-function nounOf(url: string): string {
-  const noun = url.split('/')[2] ?? 'agent'
-  return noun === 'inbound' ? 'inbound stream' : noun.replace(/s$/, '')
-}
-
-const emptied = async (done: Promise<void>): Promise<Record<string, never>> => {
-  await done
-  return {}
-}
-
-const volumeRoutes: Route[] = [
-  read('/v1/volumes', schemas.listOf(schemas.volumeView), (operations) => operations.volumeList()),
-  create('/v1/volumes', schemas.createVolumeBody, schemas.volumeView, (operations, body) =>
-    operations.volumeCreate({
-      name: checkName('volume', body.name),
-      path: body.path,
-      sizeBytes: parseSize(String(body.size)),
-      ...(body.force === undefined ? {} : { force: body.force }),
-    }),
-  ),
-  {
-    method: 'POST',
-    url: '/v1/volumes/:name/adopt',
-    params: schemas.nameParams,
-    query: schemas.noQuery,
-    body: schemas.adoptBody,
-    response: schemas.volumeView,
-    handle: (operations, { params, body }) => {
-      const { path } = body as Static<typeof schemas.adoptBody>
-      return operations.volumeAdopt({ name: checkName('volume', (params as Named).name), path })
-    },
-  },
-  named('GET', '/v1/volumes/:name', schemas.volumeView, (operations, name) => operations.volumeShow(name)),
-  named('DELETE', '/v1/volumes/:name', schemas.nothing, (operations, name) => emptied(operations.volumeRemove(name))),
-  named('POST', '/v1/volumes/:name/attach', schemas.volumeView, (operations, name) => operations.volumeAttach(name)),
-  named('POST', '/v1/volumes/:name/detach', schemas.volumeView, (operations, name) => operations.volumeDetach(name)),
-]
 
 const destinationRoutes: Route[] = [
   create('/v1/pairings', schemas.createPairingBody, schemas.pairingView, (operations, body) =>
@@ -147,13 +55,18 @@ const streamRoutes: Route[] = [
     handle: (operations, { params, query }) => {
       const { epoch, timeoutMs } = query as Static<typeof schemas.waitQuery>
       const limitMs = Math.min(timeoutMs === undefined ? WAIT_LIMIT_MS : Number(timeoutMs), WAIT_LIMIT_MS)
-      return operations.streamWait(checkName('stream', (params as Named).name), Number(epoch), limitMs)
+      return operations.streamWait(
+        checkName('stream', (params as Static<typeof schemas.nameParams>).name),
+        Number(epoch),
+        limitMs,
+      )
     },
   },
 ]
 
 export const routes: readonly Route[] = [
   read('/v1/agent', schemas.agentView, (operations) => operations.agent()),
+  ...poolRoutes,
   ...volumeRoutes,
   ...destinationRoutes,
   ...streamRoutes,

@@ -5,7 +5,12 @@ import type {
   AgentView,
   DestinationTestView,
   DestinationView,
+  DiffView,
+  ImageView,
   InboundView,
+  PoolCheckView,
+  PoolView,
+  SnapshotView,
   StreamView,
   VolumeView,
 } from './agent-operations.js'
@@ -21,19 +26,44 @@ const digits = Type.String({ pattern: '^[0-9]{1,15}$' })
 /** A quantity as a number, or as people write it (`1GiB`, `1s`). */
 const quantity = Type.Union([Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER }), printable(40)])
 
+const yesOrNo = Type.Optional(Type.Enum(['true', 'false']))
+
 export const nameParams = Type.Object({ name }, strict)
+export const snapshotParams = Type.Object({ name, snapshot: name }, strict)
+export const attachQuery = Type.Object({ readOnly: yesOrNo }, strict)
+export const yesQuery = Type.Object({ yes: yesOrNo }, strict)
+export const checkQuery = Type.Object({ repair: yesOrNo }, strict)
+export const diffQuery = Type.Object({ from: name, to: Type.Optional(name), after: Type.Optional(digits) }, strict)
 export const noQuery = Type.Object({}, strict)
 export const waitQuery = Type.Object({ epoch: digits, timeoutMs: Type.Optional(digits) }, strict)
-export const eventsQuery = Type.Object(
-  { after: Type.Optional(digits), follow: Type.Optional(Type.Enum(['true', 'false'])) },
-  strict,
-)
+export const eventsQuery = Type.Object({ after: Type.Optional(digits), follow: yesOrNo }, strict)
 
 export const adoptBody = Type.Object({ path: absolutePath }, strict)
+const force = Type.Optional(Type.Boolean())
 export const createVolumeBody = Type.Object(
-  { name, path: absolutePath, size: quantity, force: Type.Optional(Type.Boolean()) },
+  { name, path: Type.Optional(absolutePath), pool: Type.Optional(name), size: quantity, force },
   strict,
 )
+export const resizeBody = Type.Object({ size: quantity, force }, strict)
+const poolDevice = { path: absolutePath, kind: Type.Enum(['file', 'raw']), size: Type.Optional(quantity) }
+export const createPoolBody = Type.Object(
+  {
+    name,
+    devices: Type.Array(Type.Object(poolDevice, strict), { minItems: 1, maxItems: 64 }),
+    unit: Type.Optional(quantity),
+    block: Type.Optional(quantity),
+    force,
+  },
+  strict,
+)
+export const extendPoolBody = Type.Object({ ...poolDevice, force }, strict)
+export const importPoolBody = Type.Object({ paths: Type.Array(absolutePath, { minItems: 1, maxItems: 64 }) }, strict)
+export const createSnapshotBody = Type.Object({ name }, strict)
+export const createCloneBody = Type.Object(
+  { name, volume: name, snapshot: Type.Optional(name), full: Type.Optional(Type.Boolean()) },
+  strict,
+)
+export const refreshBody = Type.Object({ from: Type.Optional(name) }, strict)
 export const addDestinationBody = Type.Object({ name, pairing: Type.String({ minLength: 1, maxLength: 8192 }) }, strict)
 export const createStreamBody = Type.Object(
   {
@@ -72,17 +102,35 @@ export const agentView = view<AgentView>()(
   Type.Object({ version: text, pid: integer, state: text, listen: textOrNull, javascriptCalls: integer }),
 )
 
+const attachState = Type.Enum(['attached', 'detached', 'failed'])
+
+const imageView = view<ImageView>()(
+  Type.Object({
+    volume: text,
+    complete: Type.Boolean(),
+    progress: Type.Union([Type.Object({ doneBytes: integer, totalBytes: integer }), Type.Null()]),
+    reason: text,
+  }),
+)
+
 export const volumeView = view<VolumeView>()(
   Type.Object({
     name: text,
-    path: text,
-    kind: Type.Enum(['file', 'raw']),
+    path: textOrNull,
+    kind: Type.Enum(['file', 'raw', 'thin']),
+    pool: textOrNull,
     sizeBytes: integer,
     device: textOrNull,
     link: textOrNull,
-    state: Type.Enum(['attached', 'detached', 'failed']),
+    state: attachState,
     reason: text,
+    readOnly: Type.Boolean(),
     stream: textOrNull,
+    allocatedBytes: Type.Union([integer, Type.Null()]),
+    snapshots: integer,
+    origin: textOrNull,
+    role: Type.Enum(['volume', 'inbound']),
+    image: Type.Union([imageView, Type.Null()]),
     logicalBlockBytes: integer,
     counters: Type.Object({
       reads: integer,
@@ -93,6 +141,75 @@ export const volumeView = view<VolumeView>()(
       writtenBytes: integer,
       errors: integer,
     }),
+  }),
+)
+
+export const snapshotView = view<SnapshotView>()(
+  Type.Object({
+    volume: text,
+    name: text,
+    pool: text,
+    createdAt: text,
+    sizeBytes: integer,
+    allocatedBytes: integer,
+    device: textOrNull,
+    link: textOrNull,
+    state: attachState,
+    reason: text,
+  }),
+)
+
+export const poolView = view<PoolView>()(
+  Type.Object({
+    name: text,
+    id: text,
+    devices: Type.Array(Type.Object({ path: text, sizeBytes: integer })),
+    unitBytes: integer,
+    blockBytes: integer,
+    sizeBytes: integer,
+    allocatedBytes: integer,
+    mappedBytes: integer,
+    virtualBytes: integer,
+    marks: Type.Array(Type.Number()),
+    state: Type.Enum(['online', 'nearly-full', 'full', 'damaged', 'failed']),
+    reason: text,
+    background: textOrNull,
+    volumes: texts,
+  }),
+)
+
+export const poolCheckView = view<PoolCheckView>()(
+  Type.Object({
+    pool: text,
+    id: text,
+    devices: texts,
+    clean: Type.Boolean(),
+    usable: Type.Boolean(),
+    findings: Type.Array(
+      Type.Object({
+        severity: Type.Enum(['warning', 'error']),
+        object: text,
+        text,
+        volumes: texts,
+        repaired: Type.Boolean(),
+      }),
+    ),
+    volumes: integer,
+    snapshots: integer,
+    sizeBytes: integer,
+    allocatedBytes: integer,
+    mappedBytes: integer,
+  }),
+)
+
+export const diffView = view<DiffView>()(
+  Type.Object({
+    volume: text,
+    from: text,
+    to: textOrNull,
+    changedBytes: integer,
+    extents: Type.Array(Type.Object({ offset: integer, lengthBytes: integer })),
+    next: Type.Union([integer, Type.Null()]),
   }),
 )
 
@@ -149,7 +266,7 @@ export const inboundView = view<InboundView>()(
     appliedLsn: text,
     appliedTime: textOrNull,
     waitingFiles: integer,
-    volumes: Type.Array(Type.Object({ name: text, path: text, sizeBytes: integer })),
+    volumes: Type.Array(Type.Object({ name: text, path: text, sizeBytes: integer, volume: textOrNull })),
   }),
 )
 
@@ -164,6 +281,7 @@ export const eventView = view<AgentEvent>()(
   }),
 )
 
+export const exportView = Type.Object({ name: text, paths: texts })
 export const pairingView = Type.Object({ pairing: text })
 export const flushView = Type.Object({ epoch: integer, lsn: text })
 export const waitView = Type.Object({ done: Type.Boolean(), stream: streamView })

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
-import { parentPort, Worker } from 'node:worker_threads'
+import { type ChildProcess, fork } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
 import { type RetryClass, StorageError } from './storage-error.js'
 
 interface Request {
@@ -19,10 +20,24 @@ interface PlainError {
 /** Requests waiting on one worker, at the most. */
 const queueLimit = 1024
 
-/** Calls into one worker thread; they are answered in order. A worker that dies fails what waits and is started anew. */
+/** Descriptors that every worker holds too. */
+const held: number[] = []
+
+/** A lock on this file lasts, when this process is killed, until its workers have ended too. */
+export function holdInWorkers(fd: number): void {
+  held.push(fd)
+}
+
+/**
+ * Calls into one worker process; they are answered in order. A worker that dies fails what waits and is started anew.
+ *
+ * A process, not a thread: what a worker reads and writes may be served by this very process. A thread that waits for
+ * its own process keeps a killed one from ending, and with it the connection that it waits for: for ever. A worker
+ * process ends with its parent, by the kernel's hand (see PR_SET_PDEATHSIG in prctl(2)).
+ */
 export class WorkerCalls {
   readonly #script: URL
-  #worker: Worker | undefined
+  #worker: ChildProcess | undefined
   #nextId = 1
   readonly #waiting = new Map<number, { resolve: (value: unknown) => void; reject: (error: unknown) => void }>()
 
@@ -36,20 +51,31 @@ export class WorkerCalls {
     const id = this.#nextId++
     return new Promise<T>((resolve, reject) => {
       this.#waiting.set(id, { resolve: resolve as (value: unknown) => void, reject })
-      worker.postMessage({ id, method, argument } satisfies Request)
+      worker.ref()
+      worker.channel?.ref()
+      // What keeps it from being sent ends the worker, and that settles it.
+      worker.send({ id, method, argument } satisfies Request, () => undefined)
     })
   }
 
   async close(): Promise<void> {
     const worker = this.#worker
     this.#worker = undefined
-    await worker?.terminate()
+    if (!worker || worker.exitCode !== null || worker.signalCode !== null) return
+    const ended = new Promise<void>((resolve) => worker.once('exit', () => resolve()))
+    worker.ref()
+    worker.kill('SIGKILL')
+    await ended
   }
 
-  #start(): Worker {
+  #start(): ChildProcess {
     if (this.#worker) return this.#worker
-    const worker = new Worker(this.#script)
-    worker.unref()
+    const worker = fork(fileURLToPath(this.#script), [], {
+      execPath: 'setpriv',
+      execArgv: ['--pdeathsig', 'KILL', process.execPath, ...process.execArgv],
+      serialization: 'advanced',
+      stdio: ['ignore', 'inherit', 'inherit', 'ipc', ...held],
+    })
     worker.on('message', (reply: Reply) => this.#settle(reply))
     // An error is followed by an exit, when the next worker may have calls of its own.
     let over = false
@@ -69,6 +95,11 @@ export class WorkerCalls {
   #settle(reply: Reply): void {
     const waiting = this.#waiting.get(reply.id)
     this.#waiting.delete(reply.id)
+    // Nobody waits for it: it keeps nobody from ending.
+    if (this.#waiting.size === 0) {
+      this.#worker?.unref()
+      this.#worker?.channel?.unref()
+    }
     if ('error' in reply) waiting?.reject(revive(reply.error))
     else waiting?.resolve(reply.value)
   }
@@ -77,15 +108,17 @@ export class WorkerCalls {
 /** The worker's side: answer calls with these methods, one after the other. */
 export function serveCalls(methods: Record<string, (argument: never) => unknown>): void {
   let last: Promise<void> = Promise.resolve()
-  parentPort?.on('message', (request: Request) => {
+  const answer = (reply: Reply): void => {
+    if (process.connected) process.send?.(reply)
+  }
+  process.on('message', (request: Request) => {
     last = last.then(async () => {
       try {
         const method = methods[request.method]
         assert(method, `no method ${request.method}`)
-        const value = await method(request.argument as never)
-        parentPort?.postMessage({ id: request.id, value } satisfies Reply)
+        answer({ id: request.id, value: await method(request.argument as never) })
       } catch (error) {
-        parentPort?.postMessage({ id: request.id, error: flatten(error) } satisfies Reply)
+        answer({ id: request.id, error: flatten(error) })
       }
     })
   })

@@ -16,6 +16,8 @@ export interface Request {
   readonly path: readonly string[]
   readonly query?: Readonly<Record<string, string>>
   readonly body?: unknown
+  /** The answer may take as long as it likes. */
+  readonly patient?: boolean
 }
 
 export class AgentClient {
@@ -60,7 +62,10 @@ export class AgentClient {
     }
   }
 
-  async #send({ method, path: segments, query, body }: Request, endless = false): Promise<http.IncomingMessage> {
+  async #send(
+    { method, path: segments, query, body, patient }: Request,
+    endless = false,
+  ): Promise<http.IncomingMessage> {
     await this.#checkOwner()
     const payload = body === undefined ? undefined : JSON.stringify(body)
     const search = query ? `?${new URLSearchParams(query)}` : ''
@@ -77,7 +82,8 @@ export class AgentClient {
             : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(payload) }),
         },
       })
-      if (!endless) request.setTimeout(SILENCE_LIMIT_MS, () => request.destroy(new Error('it does not answer')))
+      if (!endless && !patient)
+        request.setTimeout(SILENCE_LIMIT_MS, () => request.destroy(new Error('it does not answer')))
       request.on('response', resolve)
       request.on('error', (error) => reject(this.#unreachable(error)))
       request.end(payload)

@@ -1,3 +1,4 @@
+import type { PoolCheckView } from '../api/agent-operations.js'
 import type { AgentClient } from './agent-client.js'
 import type { Terminal } from './terminal.js'
 
@@ -10,6 +11,8 @@ export interface LocalPrograms {
     json: boolean
     write: (text: string) => void
   }): Promise<void>
+  /** Of a pool that no agent has open, by its devices. */
+  checkPool(options: { paths: readonly string[]; repair: boolean }): Promise<PoolCheckView>
 }
 
 export interface Context {
@@ -22,7 +25,8 @@ export interface Option {
   /** `--path PATH`; without a value it is a switch. */
   readonly flags: `--${string}`
   readonly summary: string
-  readonly kind?: 'required' | 'repeatable'
+  /** `repeatable` is given once at least, `any` as often as one likes. */
+  readonly kind?: 'required' | 'repeatable' | 'any'
 }
 
 /** What was typed: arguments by name in lower case, options by name without dashes. */
@@ -31,13 +35,17 @@ export interface Typed {
   readonly optionalArgument: (name: string) => string | undefined
   readonly option: (name: string) => string | undefined
   readonly options: (name: string) => readonly string[]
+  /** Every option that may be repeated, in the order they were typed. */
+  readonly sequence: readonly { readonly name: string; readonly value: string }[]
+  /** The last argument (`PATH...`) and all after it. */
+  readonly rest: readonly string[]
   readonly flag: (name: string) => boolean
 }
 
 export interface Command {
   /** `volume adopt` */
   readonly name: string
-  /** `NAME`, `[NAME]` */
+  /** `NAME`, `[NAME]`; the last may be `PATH...` */
   readonly arguments: readonly string[]
   readonly options: readonly Option[]
   /** How it is typed, without `tidemark` and its name. */

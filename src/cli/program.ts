@@ -146,14 +146,15 @@ function define(command: Commander, definition: Command, options: ProgramOptions
   for (const name of definition.arguments) {
     command.argument(name.startsWith('[') ? name.toLowerCase() : `<${name.toLowerCase()}>`)
   }
-  for (const option of definition.options) addOption(command, option)
+  const sequence: { name: string; value: string }[] = []
+  for (const option of definition.options) addOption(command, option, sequence)
   command.action(async () => {
     const { agent, json } = root.opts<{ agent?: string; json?: boolean }>()
     const socket = agent || options.environment.TIDEMARK_AGENT || DEFAULT_SOCKET
     const terminal = new Terminal(options.streams, json === true)
     const context: Context = { agent: new AgentClient(socket), terminal, local: options.local }
     try {
-      await definition.run(context, typedOf(command, definition))
+      await definition.run(context, typedOf(command, definition, sequence))
     } catch (error) {
       if (!(error instanceof UsageError)) throw error
       throw new UsageRefusal(error.message, `tidemark ${definition.name} ${definition.usage}`)
@@ -163,21 +164,29 @@ function define(command: Commander, definition: Command, options: ProgramOptions
   })
 }
 
-function addOption(command: Commander, { flags, summary, kind }: Option): void {
+function addOption(
+  command: Commander,
+  { flags, summary, kind }: Option,
+  sequence: { name: string; value: string }[],
+): void {
   const [long, value] = flags.split(' ')
   const shape = value ? `${long} <${value}>` : long!
-  if (kind === 'repeatable') {
-    command.requiredOption(shape, summary, (next: string, all: string[] | undefined) => [...(all ?? []), next])
-  } else if (kind === 'required') command.requiredOption(shape, summary)
+  const collect = (next: string, all: string[] | undefined) => {
+    sequence.push({ name: long!.slice(2), value: next })
+    return [...(all ?? []), next]
+  }
+  if (kind === 'repeatable') command.requiredOption(shape, summary, collect)
+  else if (kind === 'any') command.option(shape, summary, collect)
+  else if (kind === 'required') command.requiredOption(shape, summary)
   else command.option(shape, summary)
 }
 
-function typedOf(command: Commander, definition: Command): Typed {
+function typedOf(command: Commander, definition: Command, sequence: Typed['sequence']): Typed {
   const values: Record<string, string | undefined> = {}
-  for (const [index, name] of definition.arguments.entries()) {
-    const value = command.args[index]
-    if (value === '') throw new UsageError(`${name.replace(/[[\]]/g, '')} is empty`)
-    values[name.replace(/[[\]]/g, '')] = value
+  for (const [index, value] of command.args.entries()) {
+    const name = definition.arguments[Math.min(index, definition.arguments.length - 1)]!.replace(/[[\].]/g, '')
+    if (value === '') throw new UsageError(`${name} is empty`)
+    values[name] ??= value
   }
   const option = (name: string) => command.getOptionValue(name.replace(/-(\w)/g, (_, letter) => letter.toUpperCase()))
   return {
@@ -186,6 +195,8 @@ function typedOf(command: Commander, definition: Command): Typed {
     option,
     options: (name) => option(name) ?? [],
     flag: (name) => option(name) === true,
+    sequence,
+    rest: command.args.slice(definition.arguments.length - 1),
   }
 }
 

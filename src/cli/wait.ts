@@ -1,5 +1,5 @@
 /** Waiting for work that goes on in the agent, whether anybody waits for it or not. */
-import type { StreamView } from '../api/agent-operations.js'
+import type { StreamView, VolumeView } from '../api/agent-operations.js'
 import type { Context } from './command.js'
 import { CommandFailure } from './failure.js'
 import { age, bytes, percent } from './text.js'
@@ -15,7 +15,7 @@ const BEGIN_LIMIT_MS = 10_000
 /** Until the stream is initialised. @throws CommandFailure when it cannot get there, INTERRUPTED on Ctrl-C */
 export function waitForInitialize(context: Context, name: string): Promise<StreamView> {
   const startedMs = performance.now()
-  return untilDone(context, name, async () => {
+  return untilDone(context, streamWork(name), async () => {
     const stream = await context.agent.get<StreamView>('streams', name)
     const { initialize } = stream
     context.terminal.progress(
@@ -34,7 +34,7 @@ export function waitForInitialize(context: Context, name: string): Promise<Strea
 
 /** Until the destination has applied the epoch. */
 export function waitForEpoch(context: Context, name: string, epoch: number): Promise<StreamView> {
-  return untilDone(context, name, async () => {
+  return untilDone(context, streamWork(name), async () => {
     const { done, stream } = await context.agent.call<{ done: boolean; stream: StreamView }>({
       method: 'GET',
       path: ['streams', name, 'wait'],
@@ -49,15 +49,44 @@ export function waitForEpoch(context: Context, name: string, epoch: number): Pro
   })
 }
 
-async function untilDone(
-  { terminal }: Context,
-  name: string,
-  step: () => Promise<StreamView | undefined>,
-): Promise<StreamView> {
+/** Until the volume is a complete image. @throws CommandFailure when its copy was interrupted, INTERRUPTED on Ctrl-C */
+export function waitForImage(context: Context, name: string): Promise<VolumeView> {
+  const work = { kind: 'volume', name, follow: `tidemark volume show ${name}` }
+  return untilDone(context, work, async () => {
+    const volume = await context.agent.get<VolumeView>('volumes', name)
+    const { image } = volume
+    if (image === null || image.complete) return volume
+    if (image.progress === null) {
+      throw new CommandFailure({
+        code: 'IMAGE_INCOMPLETE',
+        op: 'clone',
+        object: name,
+        message: `clone ${name}: ${image.reason}`,
+        hint: `See tidemark events. To copy what is missing: tidemark clone refresh ${name}`,
+      })
+    }
+    const { doneBytes, totalBytes } = image.progress
+    context.terminal.progress(
+      `${name}: copying, ${bytes(doneBytes)} of ${bytes(totalBytes)} (${percent(doneBytes, totalBytes)})`,
+    )
+    return pause()
+  })
+}
+
+/** What goes on in the agent, and the command that shows how far it is. */
+interface Work {
+  readonly kind: string
+  readonly name: string
+  readonly follow: string
+}
+
+const streamWork = (name: string): Work => ({ kind: 'stream', name, follow: `tidemark stream status ${name}` })
+
+async function untilDone<T>({ terminal }: Context, work: Work, step: () => Promise<T | undefined>): Promise<T> {
   let awaySinceMs: number | undefined
   const interrupt = new AbortController()
   const interrupted = new Promise<never>((_, reject) => {
-    interrupt.signal.addEventListener('abort', () => reject(interruption(name)))
+    interrupt.signal.addEventListener('abort', () => reject(interruption(work)))
   })
   // Whoever is racing it sees the rejection; nobody may be at this moment.
   interrupted.catch(() => {})
@@ -66,15 +95,15 @@ async function untilDone(
   try {
     for (;;) {
       try {
-        const stream = await Promise.race([step(), interrupted])
-        if (stream) return stream
+        const result = await Promise.race([step(), interrupted])
+        if (result !== undefined) return result
         awaySinceMs = undefined
       } catch (error) {
         if (!(error instanceof CommandFailure) || !['AGENT_NOT_RUNNING', 'AGENT_LOST'].includes(error.detail.code))
           throw error
         awaySinceMs ??= performance.now()
         if (performance.now() - awaySinceMs > AWAY_LIMIT_MS) throw error
-        terminal.progress(`${name}: the agent is away; waiting for it to come back`)
+        terminal.progress(`${work.name}: the agent is away; waiting for it to come back`)
         await Promise.race([pause(), interrupted])
       }
     }
@@ -106,13 +135,13 @@ function stopped(stream: StreamView, op: string, what: string, hint?: string): C
   })
 }
 
-function interruption(name: string): CommandFailure {
+function interruption({ kind, name, follow }: Work): CommandFailure {
   return new CommandFailure({
     code: 'INTERRUPTED',
     op: 'wait',
     object: name,
-    message: `stream ${name}: stopped waiting; the work goes on in the agent`,
-    hint: `Follow it with tidemark stream status ${name}`,
+    message: `${kind} ${name}: stopped waiting; the work goes on in the agent`,
+    hint: `Follow it with ${follow}`,
     retry: 'later',
   })
 }

@@ -2,9 +2,15 @@ import type {
   AgentOperations,
   AgentView,
   CreatePairing,
+  CreatePool,
   DestinationTestView,
   DestinationView,
+  DiffView,
   InboundView,
+  PoolCheckView,
+  PoolDevice,
+  PoolView,
+  SnapshotView,
   StreamView,
   VolumeView,
 } from '../api/agent-operations.js'
@@ -13,11 +19,16 @@ import { Exclusive } from '../block/exclusive.js'
 import { StorageError } from '../block/storage-error.js'
 import type { Intercept } from '../intercept/addon.js'
 import { describeEndpoint } from '../transport/pairing.js'
+import type { ImageCopies } from '../volume/image-copies.js'
+import { attachWanted } from './attachments.js'
 import type { Destination, Destinations } from './destinations.js'
 import type { EventJournal } from './event-journal.js'
 import type { InboundStreams } from './inbound-streams.js'
 import type { Pairings } from './pairings.js'
+import type { PathVolumes } from './path-volumes.js'
+import type { Pools } from './pools.js'
 import type { NewStream, Streams } from './streams.js'
+import type { ThinOperations } from './thin-operations.js'
 import type { Volumes } from './volumes.js'
 
 /** A connection is tried for so long at the most. */
@@ -26,7 +37,11 @@ const testMs = 30_000
 export interface AgentParts {
   readonly version: string
   readonly intercept: Intercept
+  readonly pools: Pools
+  readonly paths: PathVolumes
   readonly volumes: Volumes
+  readonly thin: ThinOperations
+  readonly images: ImageCopies
   readonly destinations: Destinations
   readonly streams: Streams
   readonly inbound: InboundStreams
@@ -55,27 +70,83 @@ export class Agent implements AgentOperations {
     }
   }
 
+  async poolCreate(request: CreatePool): Promise<PoolView> {
+    return this.#changes.run(() => this.#parts.pools.create(request))
+  }
+
+  async poolList(): Promise<PoolView[]> {
+    return this.#parts.pools.list()
+  }
+
+  async poolShow(name: string): Promise<PoolView> {
+    return this.#parts.pools.view(name)
+  }
+
+  async poolExtend(name: string, device: PoolDevice & { readonly force?: boolean }): Promise<PoolView> {
+    return this.#changes.run(() => this.#parts.pools.extend(name, device))
+  }
+
+  async poolExport(name: string): Promise<{ name: string; paths: readonly string[] }> {
+    return this.#changes.run(() => this.#parts.pools.export(name))
+  }
+
+  async poolImport(paths: readonly string[]): Promise<PoolView> {
+    return this.#changes.run(async () => {
+      const { name } = await this.#parts.pools.import(paths)
+      await this.#poolOpened(name)
+      return this.#parts.pools.view(name)
+    })
+  }
+
+  async poolRemove(name: string, yes: boolean): Promise<void> {
+    return this.#changes.run(() => this.#parts.pools.remove(name, yes))
+  }
+
+  async poolCheck(name: string, repair: boolean): Promise<PoolCheckView> {
+    const { pools } = this.#parts
+    try {
+      return await pools.check(name, repair, (action) => this.#changes.run(action))
+    } finally {
+      if (pools.find(name)) await this.#changes.run(() => this.#poolOpened(name))
+    }
+  }
+
   async volumeAdopt({ name, path }: { name: string; path: string }): Promise<VolumeView> {
-    return this.#changes.run(async () => this.#volumeView((await this.#parts.volumes.adopt(name, path)).name))
+    return this.#changes.run(async () => {
+      this.#parts.volumes.checkNew('volume adopt', name)
+      return this.#volumeView((await this.#parts.paths.adopt(name, path)).name)
+    })
   }
 
   async volumeCreate(given: { name: string; path: string; sizeBytes: number; force?: boolean }): Promise<VolumeView> {
     const { name, path, sizeBytes, force } = given
     return this.#changes.run(async () => {
-      const volume = await this.#parts.volumes.create(name, path, sizeBytes, force ?? false)
+      this.#parts.volumes.checkNew('volume create', name)
+      const volume = await this.#parts.paths.create(name, path, sizeBytes, force ?? false)
       return this.#volumeView(volume.name)
     })
   }
 
-  async volumeAttach(name: string): Promise<VolumeView> {
+  async volumeCreateThin(given: { name: string; pool: string; sizeBytes: number }): Promise<VolumeView> {
+    const { name, pool, sizeBytes } = given
+    return this.#changes.run(async () => {
+      await this.#parts.thin.createVolume(name, pool, sizeBytes)
+      return this.#volumeView(name)
+    })
+  }
+
+  async volumeAttach(name: string, readOnly: boolean): Promise<VolumeView> {
+    const { streams, volumes } = this.#parts
+    const volume = volumes.get(name)
     // A stream that could not be recovered records nothing: it is tried again before a host may write.
-    await this.#parts.streams.ofVolume(name)?.start()
-    await this.#parts.volumes.attach(name)
+    await streams.ready(name)
+    await volumes.attach(volume, readOnly)
     return this.#volumeView(name)
   }
 
   async volumeDetach(name: string): Promise<VolumeView> {
-    await this.#parts.volumes.detach(name)
+    const { volumes } = this.#parts
+    await volumes.detach(volumes.get(name))
     return this.#volumeView(name)
   }
 
@@ -87,9 +158,12 @@ export class Agent implements AgentOperations {
     return this.#volumeView(name)
   }
 
-  volumeRemove(name: string): Promise<void> {
+  volumeRemove(name: string, yes: boolean): Promise<void> {
+    const { volumes, streams, thin, paths } = this.#parts
     return this.#changes.run(async () => {
-      const stream = this.#parts.streams.ofVolume(name)
+      const volume = volumes.get(name)
+      if (volume.kind === 'thin') return thin.removeVolume(name, yes)
+      const stream = streams.ofVolume(name)
       if (stream) {
         throw new StorageError('VOLUME_IN_USE', {
           op: 'volume remove',
@@ -97,7 +171,70 @@ export class Agent implements AgentOperations {
           hint: `The stream ${stream.definition.name} records it. Remove that first.`,
         })
       }
-      await this.#parts.volumes.remove(name)
+      volumes.mustBeDetached('volume remove', volume)
+      await paths.remove(name)
+      await volumes.forget(name, null)
+    })
+  }
+
+  async volumeResize(name: string, sizeBytes: number, force: boolean): Promise<VolumeView> {
+    return this.#changes.run(async () => {
+      await this.#parts.thin.resize(name, sizeBytes, force)
+      return this.#volumeView(name)
+    })
+  }
+
+  volumeDiff(volume: string, from: string, to: string | null, afterOffset: number): Promise<DiffView> {
+    return this.#parts.thin.diff(volume, from, to, afterOffset)
+  }
+
+  async snapshotCreate(volume: string, name: string): Promise<SnapshotView> {
+    const { thin, volumes } = this.#parts
+    return volumes.snapshotView(await thin.createSnapshot(volume, name))
+  }
+
+  async snapshotList(volume: string): Promise<SnapshotView[]> {
+    const { volumes } = this.#parts
+    return volumes.snapshots(volume).map((snapshot) => volumes.snapshotView(snapshot))
+  }
+
+  snapshotRemove(volume: string, name: string): Promise<void> {
+    return this.#changes.run(() => this.#parts.thin.removeSnapshot(volume, name))
+  }
+
+  async snapshotRollback(volume: string, name: string, yes: boolean): Promise<VolumeView> {
+    return this.#changes.run(async () => {
+      await this.#parts.thin.rollback(volume, name, yes)
+      return this.#volumeView(volume)
+    })
+  }
+
+  async snapshotAttach(volume: string, name: string, readOnly: boolean): Promise<SnapshotView> {
+    const { volumes } = this.#parts
+    const snapshot = volumes.snapshot('volume attach', volume, name)
+    await volumes.attach(snapshot, readOnly)
+    return volumes.snapshotView(snapshot)
+  }
+
+  async snapshotDetach(volume: string, name: string): Promise<SnapshotView> {
+    const { volumes } = this.#parts
+    const snapshot = volumes.snapshot('volume detach', volume, name)
+    await volumes.detach(snapshot)
+    return volumes.snapshotView(snapshot)
+  }
+
+  async cloneCreate(given: { volume: string; snapshot?: string; name: string; full?: boolean }): Promise<VolumeView> {
+    const { volume, snapshot, name, full } = given
+    return this.#changes.run(async () => {
+      await this.#parts.thin.clone(volume, snapshot, name, full ?? false)
+      return this.#volumeView(name)
+    })
+  }
+
+  async cloneRefresh(name: string, from: string | null): Promise<VolumeView> {
+    return this.#changes.run(async () => {
+      await this.#parts.thin.refresh(name, from)
+      return this.#volumeView(name)
     })
   }
 
@@ -189,9 +326,20 @@ export class Agent implements AgentOperations {
     return this.#parts.events.listen(listener)
   }
 
+  /** It was not open before: what waited for its volumes goes on. */
+  async #poolOpened(name: string): Promise<void> {
+    const { pools, streams, volumes, images, events } = this.#parts
+    const pool = pools.get(name)
+    const mine = new Set(pool.volumes().map((volume) => volume.name))
+    await streams.open()
+    await attachWanted(volumes, streams, events.report, (volume) => mine.has(volume))
+    await images.resume(pool)
+  }
+
   #volumeView(name: string): VolumeView {
-    const { volumes, streams } = this.#parts
-    return volumes.view(volumes.get(name), streams.ofVolume(name)?.definition.name ?? null)
+    const { volumes, streams, thin } = this.#parts
+    const stream = streams.ofVolume(name)?.definition.name ?? null
+    return volumes.view(volumes.get(name), stream, thin.imageView(name))
   }
 
   #destinationView({ name, pairing }: Destination): DestinationView {

@@ -1,7 +1,8 @@
 import { readFile } from 'node:fs/promises'
 import path from 'node:path'
 import { parse } from 'yaml'
-import { parseSize } from '../block/size.js'
+import { checkName } from '../block/names.js'
+import { parseDuration, parseSize } from '../block/size.js'
 import { StorageError } from '../block/storage-error.js'
 import { GiB, MiB } from '../block/units.js'
 
@@ -14,8 +15,14 @@ export interface AgentConfig {
   readonly bufferLimitBytes: number
   readonly journalLimitBytes: number
   readonly segmentBytes: number
-  /** Images of arriving volumes. */
+  /** Arrival buffers; and images of arriving volumes, where there is no pool for them. */
   readonly inboundDirectory: string
+  /** Arriving volumes are made thin in this pool. */
+  readonly inboundPool: string | undefined
+  /** A write that finds its pool full waits so long before it fails. */
+  readonly poolWaitMs: number
+  /** Percentages of a pool, ascending, that raise an event; at the last one snapshots and clones are refused. */
+  readonly poolMarks: readonly number[]
   /** Front-end threads a volume. */
   readonly threads: number
   /** Open backings with O_DIRECT. */
@@ -32,6 +39,9 @@ const options: Record<string, { readonly field: keyof AgentConfig; readonly read
   'journal.limit': { field: 'journalLimitBytes', read: parseSize },
   'journal.segment': { field: 'segmentBytes', read: segmentSize },
   'inbound.directory': { field: 'inboundDirectory', read: path.resolve },
+  'inbound.pool': { field: 'inboundPool', read: (text) => checkName('pool', text) },
+  'pool.wait': { field: 'poolWaitMs', read: parseDuration },
+  'pool.marks': { field: 'poolMarks', read: percentages },
   'volume.threads': { field: 'threads', read: threadCount },
   'volume.direct': { field: 'direct', read: yesOrNo },
 }
@@ -49,6 +59,9 @@ export async function readConfig(file: string | undefined, stateDirectory: strin
     journalLimitBytes: 4 * GiB,
     segmentBytes: 32 * MiB,
     inboundDirectory: path.join(stateDirectory, 'inbound'),
+    inboundPool: undefined,
+    poolWaitMs: 60_000,
+    poolMarks: [70, 85, 95],
     threads: 2,
     direct: false,
   }
@@ -77,6 +90,7 @@ async function load(file: string): Promise<unknown> {
 }
 
 function flatten(value: unknown, prefix = ''): [string, unknown][] {
+  if (Array.isArray(value)) return [[prefix, value.join(',')]]
   if (typeof value !== 'object' || value === null) return [[prefix, value]]
   return Object.entries(value).flatMap(([key, inner]) => flatten(inner, prefix ? `${prefix}.${key}` : key))
 }
@@ -85,6 +99,13 @@ function segmentSize(text: string): number {
   const bytes = parseSize(text)
   if (bytes % MiB !== 0 || bytes < 4 * MiB || bytes > GiB) throw new Error('use whole MiB, from 4MiB to 1GiB')
   return bytes
+}
+
+function percentages(text: string): readonly number[] {
+  const marks = text.split(',').map(Number)
+  const ascending = marks.every((mark, index) => mark > (marks[index - 1] ?? 0) && mark <= 100)
+  if (!ascending || marks.length > 10) throw new Error('use up to ten percentages, ascending, such as 70, 85, 95')
+  return marks
 }
 
 function threadCount(text: string): number {

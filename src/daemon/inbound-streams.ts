@@ -6,10 +6,15 @@ import type { StateStore } from '../block/state-store.js'
 import { StorageError } from '../block/storage-error.js'
 import type { WorkerCalls } from '../block/worker-calls.js'
 import { ImageFolder } from '../destage/image-folder.js'
+import type { Images } from '../destage/images.js'
 import { listInbound } from '../destage/inbound-state.js'
 import { InboundStream } from '../destage/inbound-stream.js'
 import { Inbox } from '../destage/inbox.js'
+import { PoolImages } from '../destage/pool-images.js'
+import { StreamImages } from '../destage/stream-images.js'
+import type { ThinPool } from '../pool/thin-pool.js'
 import { deriveStreamSecret } from '../replication-file/keys.js'
+import type { ThinVolumes } from '../volume/thin-volumes.js'
 
 /** A stream that broke is begun again after so long. */
 const restartMs = 5_000
@@ -17,10 +22,22 @@ const restartMs = 5_000
 const streamLimit = 1000
 const lookMs = 1000
 
+/** Where arriving volumes are made thin: the config's `inbound.pool`. */
+export interface InboundPool {
+  /** undefined: none is configured, new generations are files. */
+  readonly name: string | undefined
+  /** undefined while it is not open; what arrives waits. */
+  readonly find: () => ThinPool | undefined
+  readonly volumes: ThinVolumes
+  /** Whether a volume outside this pool has the name. */
+  readonly isTaken: (name: string) => boolean
+}
+
 export interface InboundStreamsOptions {
   readonly store: StateStore
-  /** Images and arrival buffers, a folder a stream. */
+  /** Arrival buffers, and images that are files; a folder a stream. */
   readonly directory: string
+  readonly pool: InboundPool
   readonly worker: WorkerCalls
   readonly report: ReportEvent
 }
@@ -30,7 +47,7 @@ interface Source {
   readonly secret: Buffer
   readonly inbox: Inbox
   readonly pause: Pause
-  readonly streams: Map<string, { readonly stream: InboundStream; readonly images: ImageFolder }>
+  readonly streams: Map<string, { readonly stream: InboundStream; readonly images: Images }>
 }
 
 /** What arrives at this agent: for each pairing an inbox, in it the streams. */
@@ -70,12 +87,8 @@ export class InboundStreams {
   }
 
   list(): InboundView[] {
-    const views: InboundView[] = []
-    for (const { streams } of this.#sources.values()) {
-      for (const { stream, images } of streams.values()) {
-        if (stream.position.generation > 0) views.push(view(stream, images))
-      }
-    }
+    const begun = this.#known().filter(({ stream }) => stream.position.generation > 0)
+    const views = begun.map(({ stream, images }) => view(stream, images))
     return views.sort((a, b) => a.stream.localeCompare(b.stream))
   }
 
@@ -93,10 +106,30 @@ export class InboundStreams {
     })
   }
 
+  /**
+   * Run while no epoch of the stream that this volume arrives with is applied: for a snapshot of it. All volumes of
+   * the stream are of one moment then. For any other volume there is nothing to wait for.
+   * @throws StorageError BETWEEN_EPOCHS
+   */
+  atEpochBoundary<T>(volumeName: string, action: () => Promise<T>): Promise<T> {
+    const owner = this.#known().find(({ stream }) =>
+      stream.position.volumes.some(({ thin }) => thin?.volume === volumeName),
+    )
+    return owner ? owner.stream.atEpochBoundary(action) : action()
+  }
+
+  /** Applies nothing more, and closes the images. */
   async stop(): Promise<void> {
     this.#stop.abort()
     for (const { inbox } of this.#sources.values()) inbox.close()
     await Promise.all(this.#running)
+    for (const { stream, images } of this.#known()) {
+      await images.close().catch((error) => this.#say('warning', 'IMAGES_CLOSED_LATE', stream.position.stream, error))
+    }
+  }
+
+  #known(): { stream: InboundStream; images: Images }[] {
+    return [...this.#sources.values()].flatMap(({ streams }) => [...streams.values()])
   }
 
   async #look(source: Source): Promise<void> {
@@ -113,7 +146,7 @@ export class InboundStreams {
     const { store, directory, worker, report } = this.#options
     const id = Buffer.from(streamId, 'hex')
     const own = path.join(directory, `${source.pairing.slice(0, 8)}-${streamId}`)
-    const images = new ImageFolder(path.join(own, 'images'))
+    const images = this.#imagesOf(streamId, path.join(own, 'images'))
     const stream = new InboundStream({
       pairingId: Buffer.from(source.pairing, 'hex'),
       streamId: id,
@@ -129,18 +162,37 @@ export class InboundStreams {
     this.#track(this.#keepRunning(stream))
   }
 
+  #imagesOf(streamId: string, directory: string): Images {
+    const { pool, store } = this.#options
+    const claimed = (name: string): boolean =>
+      listInbound(store).some(
+        (position) => position.streamId !== streamId && position.volumes.some(({ thin }) => thin?.volume === name),
+      )
+    const thin = new PoolImages({
+      poolName: pool.name ?? 'inbound.pool',
+      pool: pool.find,
+      volume: (open, name) => pool.volumes.get(open, name),
+      forget: (name) => pool.volumes.forget(name),
+      isTaken: (name) => pool.isTaken(name) || claimed(name),
+    })
+    return new StreamImages({ files: new ImageFolder(directory), thin, preferThin: pool.name !== undefined })
+  }
+
   /** A broken invariant stops this stream for a while, never another. */
   async #keepRunning(stream: InboundStream): Promise<void> {
     while (!this.#stop.signal.aborted) {
       try {
         await stream.run(this.#stop.signal)
       } catch (error) {
-        const text = error instanceof Error ? (error.stack ?? error.message) : String(error)
-        const object = stream.position.stream
-        this.#options.report({ severity: 'error', code: 'DESTAGE_FAILED', object, text })
+        this.#say('error', 'DESTAGE_FAILED', stream.position.stream, error)
         await new Pause().wait(restartMs, this.#stop.signal)
       }
     }
+  }
+
+  #say(severity: 'warning' | 'error', code: string, object: string, error: unknown): void {
+    const text = error instanceof Error ? (error.stack ?? error.message) : String(error)
+    this.#options.report({ severity, code, object, text })
   }
 
   #track(work: Promise<void>): void {
@@ -149,7 +201,7 @@ export class InboundStreams {
   }
 }
 
-function view(stream: InboundStream, images: ImageFolder): InboundView {
+function view(stream: InboundStream, images: Images): InboundView {
   const { position } = stream
   return {
     stream: position.stream,
@@ -165,6 +217,7 @@ function view(stream: InboundStream, images: ImageFolder): InboundView {
       name: volume.name,
       path: images.path(volume),
       sizeBytes: volume.sizeBytes,
+      volume: volume.thin?.volume ?? null,
     })),
   }
 }

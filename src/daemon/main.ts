@@ -6,16 +6,25 @@ import { makeFolder } from '../block/durable-file.js'
 import { errnoOf, StorageError } from '../block/storage-error.js'
 import { WorkerCalls } from '../block/worker-calls.js'
 import { intercept } from '../intercept/intercept.js'
+import type { FrontEndOptions } from '../volume/front-end.js'
+import { ImageCopies } from '../volume/image-copies.js'
+import { ThinVolumes } from '../volume/thin-volumes.js'
 import { Agent } from './agent.js'
+import { attachWanted, detachAll, releaseLeftovers } from './attachments.js'
 import { readConfig } from './config.js'
 import { Destinations } from './destinations.js'
 import { EventJournal } from './event-journal.js'
 import { InboundStreams } from './inbound-streams.js'
 import { LmdbStore } from './lmdb-store.js'
 import { Pairings } from './pairings.js'
+import { PathVolumes } from './path-volumes.js'
+import { streamUsing, usersOf } from './pool-users.js'
+import { Pools } from './pools.js'
 import { SecretFiles } from './secret-files.js'
 import { lockState } from './state-lock.js'
 import { Streams } from './streams.js'
+import { ThinOperations } from './thin-operations.js'
+import { thinPoolEngine } from './thin-pool-engine.js'
 import { Volumes } from './volumes.js'
 
 export interface AgentOptions {
@@ -26,8 +35,8 @@ export interface AgentOptions {
 /**
  * Run the agent until SIGTERM or SIGINT; resolves when it has stopped in order.
  *
- * Order of the start: recover the streams' journals, then attach volumes (no host may write before its journal is
- * ready), then let others in. The stop is the reverse.
+ * Order of the start: open the pools, recover the streams' journals onto the volumes, then attach these (no host may
+ * write before its journal is ready), go on with copies, then let others in. The stop is the reverse.
  */
 export async function runAgent(options: AgentOptions): Promise<void> {
   const stopping = new Promise<string>((resolve) => {
@@ -35,7 +44,7 @@ export async function runAgent(options: AgentOptions): Promise<void> {
   })
   const stateDirectory = path.resolve(options.stateDirectory)
   await makeState(stateDirectory)
-  const unlock = lockState(stateDirectory)
+  const unlock = await lockState(stateDirectory)
   const config = await readConfig(options.configFile, stateDirectory)
   const log = pino({ base: null }, pino.destination({ dest: 2, sync: true }))
   const events = new EventJournal(path.join(stateDirectory, 'events.ndjson'))
@@ -48,13 +57,72 @@ export async function runAgent(options: AgentOptions): Promise<void> {
   const destager = new WorkerCalls(new URL('../destage/destage-worker.js', import.meta.url))
   const secrets = (name: string): SecretFiles => new SecretFiles(path.join(stateDirectory, name))
 
-  const volumes = new Volumes({ store, intercept, stateDirectory, config, report })
+  const frontEnd: FrontEndOptions = {
+    intercept,
+    runDirectory: path.join(stateDirectory, 'run'),
+    threads: config.threads,
+    onLost: ({ name }, message) => {
+      const text = `${message}. Hosts get errors. Run: tidemark volume attach ${name}`
+      report({ severity: 'error', code: 'DEVICE_LOST', object: name, text })
+    },
+  }
+  const forbidden = [stateDirectory, config.bufferDirectory, config.inboundDirectory]
+  const paths = new PathVolumes({
+    store,
+    frontEnd,
+    direct: config.direct,
+    forbidden,
+    poolAt: (file) => pools.at(file),
+  })
+  const pools: Pools = new Pools({
+    store,
+    engine: thinPoolEngine({ config, report }),
+    report,
+    forbidden,
+    marks: config.poolMarks,
+    volumeAt: (file) => paths.at(file),
+    nameTaken: (name) => paths.find(name) !== undefined,
+    users: (pool) => usersOf(pool, { thin: thinVolumes, streams, images, inbound }),
+    onClose: (pool, names) => volumes.forgetPool(pool, names),
+  })
+  const thinVolumes = new ThinVolumes(frontEnd)
+  const volumes = new Volumes({ store, paths, pools, thin: thinVolumes })
   const destinations = new Destinations(secrets('destinations'))
-  await destinations.open()
   const streams = new Streams({ store, intercept, config, volumes, destinations, packer, report })
+  const inbound = new InboundStreams({
+    store,
+    directory: config.inboundDirectory,
+    worker: destager,
+    report,
+    pool: {
+      name: config.inboundPool,
+      find: () => (config.inboundPool === undefined ? undefined : pools.find(config.inboundPool)),
+      volumes: thinVolumes,
+      isTaken: (name) => pools.ofVolume(name)?.name !== config.inboundPool && volumes.find(name) !== undefined,
+    },
+  })
+  const atBoundary = <T>(volume: string, action: () => Promise<T>): Promise<T> =>
+    inbound.atEpochBoundary(volume, action)
+  const images = new ImageCopies({
+    volumes: thinVolumes,
+    atBoundary,
+    holdEpoch: (volume) => streams.holdEpoch(volume),
+    isRecorded: (volume) => streams.ofVolume(volume) !== undefined,
+    report,
+  })
+  const streamOf = (volume: string): string | undefined => streamUsing(volume, streams, inbound)
+  const thin = new ThinOperations({ pools, volumes, images, atBoundary, streamOf, report })
+
+  await releaseLeftovers(frontEnd.runDirectory, intercept, report)
+  await pools.open()
+  if (config.inboundPool !== undefined && !pools.find(config.inboundPool)) {
+    const text = 'It is not open: what arrives waits for it. See: tidemark pool list'
+    report({ severity: 'warning', code: 'INBOUND_POOL_MISSING', object: config.inboundPool, text })
+  }
+  await destinations.open()
   await streams.open()
   await attachWanted(volumes, streams, report)
-  const inbound = new InboundStreams({ store, directory: config.inboundDirectory, worker: destager, report })
+  for (const pool of pools.all()) await images.resume(pool)
   const pairings = new Pairings({
     store,
     pairingSecrets: secrets('pairings'),
@@ -66,7 +134,21 @@ export async function runAgent(options: AgentOptions): Promise<void> {
   })
   await pairings.open()
   const version = readVersion()
-  const operations = new Agent({ version, intercept, volumes, destinations, streams, inbound, pairings, events })
+  const parts = {
+    version,
+    intercept,
+    pools,
+    paths,
+    volumes,
+    thin,
+    images,
+    destinations,
+    streams,
+    inbound,
+    pairings,
+    events,
+  }
+  const operations = new Agent(parts)
   const socketPath = path.join(stateDirectory, 'agent.sock')
   const api = await startApi({ operations, socketPath, log })
   report({
@@ -79,9 +161,11 @@ export async function runAgent(options: AgentOptions): Promise<void> {
   const signal = await stopping
   await api.close()
   await pairings.close()
+  await images.stop()
   await inbound.stop()
   await detachAll(volumes, report)
   await streams.stop()
+  await pools.close()
   await destinations.close()
   await packer.close()
   await destager.close()
@@ -100,37 +184,6 @@ async function makeState(directory: string): Promise<void> {
       cause,
       hint: errnoOf(cause) === 'EACCES' ? 'Run the agent as root.' : 'Give --state a folder that can be made.',
     })
-  }
-}
-
-/** One volume that cannot be attached keeps no other from its host. */
-async function attachWanted(volumes: Volumes, streams: Streams, report: EventJournal['report']): Promise<void> {
-  for (const { name } of volumes.all()) {
-    if (!volumes.wantsAttached(name)) continue
-    try {
-      if (streams.ofVolume(name)?.status().state === 'failed') throw new Error('its stream could not be recovered')
-      await volumes.attach(name)
-    } catch (error) {
-      const text = error instanceof StorageError ? `${error.message}. ${error.hint}` : String(error)
-      report({ severity: 'error', code: 'ATTACH_FAILED', object: name, text })
-    }
-  }
-}
-
-/** What a host still uses stays to the end: it is recorded to the last moment. */
-async function detachAll(volumes: Volumes, report: EventJournal['report']): Promise<void> {
-  for (const volume of volumes.all()) {
-    try {
-      await volume.detach()
-    } catch (error) {
-      const text = error instanceof StorageError ? `${error.message}. ${error.hint}` : String(error)
-      report({
-        severity: 'warning',
-        code: 'STOPPED_IN_USE',
-        object: volume.name,
-        text: `${text} Its host gets I/O errors until an agent is back and it is mounted again.`,
-      })
-    }
   }
 }
 

@@ -1,7 +1,12 @@
 import { closeSync, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs'
 import path from 'node:path'
 import { StorageError } from '../block/storage-error.js'
+import { holdInWorkers } from '../block/worker-calls.js'
 import { fileCalls } from '../intercept/file-calls.js'
+
+/** The workers of an agent that was killed hold its lock until they have ended too. */
+const patienceMs = 3_000
+const pollMs = 50
 
 /**
  * One agent a state directory: two would write the same journals. The kernel ends the lock with the process.
@@ -9,10 +14,16 @@ import { fileCalls } from '../intercept/file-calls.js'
  * @returns what gives it back
  * @throws StorageError STATE_LOCKED naming the process that has it
  */
-export function lockState(directory: string): () => void {
+export async function lockState(directory: string): Promise<() => void> {
   const file = path.join(directory, 'lock')
   const fd = openSync(file, 'a+', 0o600)
-  if (!fileCalls.lock(fd)) {
+  const deadline = performance.now() + patienceMs
+  let held = fileCalls.lock(fd)
+  while (!held && performance.now() < deadline) {
+    await new Promise((resolve) => setTimeout(resolve, pollMs))
+    held = fileCalls.lock(fd)
+  }
+  if (!held) {
     const holder = readFileSync(file, 'utf8').trim()
     closeSync(fd)
     throw new StorageError('STATE_LOCKED', {
@@ -23,5 +34,6 @@ export function lockState(directory: string): () => void {
   }
   ftruncateSync(fd)
   writeSync(fd, `${process.pid}\n`)
+  holdInWorkers(fd)
   return () => closeSync(fd)
 }

@@ -10,9 +10,9 @@ import type { Intercept } from '../intercept/addon.js'
 import { SourceStream } from '../replication/source-stream.js'
 import type { StreamDefinition } from '../replication/stream-state.js'
 import { deriveStreamSecret } from '../replication-file/keys.js'
+import type { HostVolume } from '../volume/host-volume.js'
 import type { AgentConfig } from './config.js'
 import type { Destinations } from './destinations.js'
-import type { Volumes } from './volumes.js'
 
 const defaultEpochMs = 1000
 
@@ -20,7 +20,7 @@ export interface StreamsOptions {
   readonly store: StateStore
   readonly intercept: Intercept
   readonly config: AgentConfig
-  readonly volumes: Volumes
+  readonly volumes: { readonly get: (name: string) => HostVolume }
   readonly destinations: Destinations
   readonly packer: WorkerCalls
   readonly report: ReportEvent
@@ -42,15 +42,30 @@ export class Streams {
     this.#options = options
   }
 
-  /** Recover and go on, each stream for itself: one that cannot says so in its state and holds its volumes back. */
+  /**
+   * Recover and go on, each stream for itself: one that cannot says so in its state and holds its volumes back. Again
+   * when volumes have appeared (a pool was imported): streams that lacked theirs begin then.
+   */
   async open(): Promise<void> {
     for (const { value } of this.#options.store.list<StreamDefinition>('stream/')) {
+      if (this.#streams.has(value.name)) continue
       try {
         await this.#admit(value).start()
       } catch (error) {
         // A stream that was admitted says so itself.
         if (!this.#streams.has(value.name)) this.#say('error', 'STREAM_UNUSABLE', value.name, error)
       }
+    }
+  }
+
+  /**
+   * Before a host may write this volume: its stream, if any, records it from here on.
+   * @throws StorageError what keeps the stream from being recovered
+   */
+  async ready(volume: string): Promise<void> {
+    for (const { value } of this.#options.store.list<StreamDefinition>('stream/')) {
+      if (!value.volumes.some(({ name }) => name === volume)) continue
+      await (this.#streams.get(value.name) ?? this.#admit(value)).start()
     }
   }
 
@@ -69,6 +84,14 @@ export class Streams {
     return this.all().find(({ definition }) => definition.volumes.some((volume) => volume.name === name))
   }
 
+  /**
+   * What is written to this volume until the function is called appears at its destination at once. Of a volume that is
+   * in no stream nothing has to be held.
+   */
+  async holdEpoch(volume: string): Promise<() => Promise<void>> {
+    return (await this.ofVolume(volume)?.holdEpoch()) ?? (async () => {})
+  }
+
   toDestination(name: string): SourceStream[] {
     return this.all().filter(({ definition }) => definition.destination === name)
   }
@@ -80,10 +103,11 @@ export class Streams {
       throw this.#refuse('BAD_REQUEST', given.name, 'Name each volume once, and at least one.')
     }
     const volumes = given.volumes.map((name, index) => {
-      const { path: backing, sizeBytes } = this.#options.volumes.get(name).definition
+      const { sizeBytes, readOnly } = this.#options.volumes.get(name)
+      if (readOnly) throw this.#refuse('VOLUME_READ_ONLY', name, 'Nothing is ever written to it. Make a clone of it.')
       const other = this.ofVolume(name)
       if (other) throw this.#refuse('VOLUME_IN_USE', name, `It belongs to the stream ${other.definition.name} already.`)
-      return { index, name, path: backing, sizeBytes }
+      return { index, name, sizeBytes }
     })
     this.#options.destinations.get(given.destination)
     const definition: StreamDefinition = {

@@ -1,189 +1,233 @@
-import path from 'node:path'
-import type { VolumeView } from '../api/agent-operations.js'
-import type { ReportEvent } from '../block/event-log.js'
-import { checkName } from '../block/names.js'
+import type { ImageView, SnapshotView, VolumeView } from '../api/agent-operations.js'
+import { checkName, isName } from '../block/names.js'
 import type { StateStore } from '../block/state-store.js'
 import { StorageError } from '../block/storage-error.js'
-import { sectorBytes } from '../block/units.js'
-import type { Intercept } from '../intercept/addon.js'
-import { type BackingFacts, createBacking, emptyDevice, inspectBacking } from '../volume/backing-checks.js'
-import { Volume, type VolumeDefinition } from '../volume/volume.js'
-import type { AgentConfig } from './config.js'
+import type { ThinPool } from '../pool/thin-pool.js'
+import type { HostVolume } from '../volume/host-volume.js'
+import type { ThinVolume } from '../volume/thin-volume.js'
+import type { ThinVolumes } from '../volume/thin-volumes.js'
+import type { PathVolumes } from './path-volumes.js'
+import type { Pools } from './pools.js'
 
 export interface VolumesOptions {
   readonly store: StateStore
-  readonly intercept: Intercept
-  readonly stateDirectory: string
-  readonly config: AgentConfig
-  readonly report: ReportEvent
+  readonly paths: PathVolumes
+  readonly pools: Pools
+  readonly thin: ThinVolumes
 }
 
-/** The volumes of this agent, by name. */
+/** How a volume or snapshot is to be attached by an agent that starts. */
+interface Wish {
+  readonly readOnly: boolean
+}
+
+/**
+ * Every volume of this agent under one name: those with a path, and those of the open pools with their snapshots
+ * (VOLUME@SNAPSHOT). What pools hold is in the pools; the store keeps what shall be attached.
+ */
 export class Volumes {
   readonly #options: VolumesOptions
-  readonly #volumes = new Map<string, Volume>()
+  /** Why the last attach failed. */
   readonly #failures = new Map<string, string>()
 
   constructor(options: VolumesOptions) {
     this.#options = options
-    for (const { value } of options.store.list<VolumeDefinition>('volume/')) this.#admit(value)
   }
 
-  get(name: string): Volume {
-    const volume = this.#volumes.get(name)
+  find(name: string): HostVolume | undefined {
+    const { paths, pools, thin } = this.#options
+    const pool = pools.ofVolume(name)
+    return paths.find(name) ?? (pool && thin.get(pool, name))
+  }
+
+  /** @throws StorageError NO_SUCH_VOLUME */
+  get(name: string): HostVolume {
+    const volume = this.find(name)
     if (volume) return volume
     throw new StorageError('NO_SUCH_VOLUME', { op: 'volume', object: name, hint: 'See: tidemark volume list' })
   }
 
-  all(): Volume[] {
-    return [...this.#volumes.values()].sort((a, b) => a.name.localeCompare(b.name))
+  /** @throws StorageError NO_SUCH_VOLUME, NOT_THIN */
+  thin(op: string, name: string): ThinVolume {
+    const { pools, thin } = this.#options
+    const pool = pools.ofVolume(name)
+    if (pool) return thin.get(pool, name)
+    const { path } = this.get(name)
+    throw new StorageError('NOT_THIN', {
+      op,
+      object: name,
+      hint: `It lies at ${path}, not in a pool; only volumes of a pool can do this.`,
+    })
   }
 
-  async adopt(name: string, given: string): Promise<Volume> {
-    this.#checkNew(name)
-    return this.#add(name, await inspectBacking('volume adopt', given, this.#forbidden()))
-  }
-
-  async create(name: string, given: string, sizeBytes: number, force: boolean): Promise<Volume> {
-    this.#checkNew(name)
-    if (sizeBytes % sectorBytes !== 0) {
-      throw new StorageError('BAD_SIZE', { op: 'volume create', object: name, hint: 'Use a multiple of 512 bytes.' })
+  /** @throws StorageError NO_SUCH_VOLUME, NOT_THIN, NO_SUCH_SNAPSHOT */
+  snapshot(op: string, name: string, snapshot: string): ThinVolume {
+    const { pool, facts } = this.thin(op, name)
+    if (facts.snapshots.some((known) => known.name === snapshot && !known.hidden)) {
+      return this.#options.thin.get(pool, name, snapshot)
     }
-    return this.#add(name, await createBacking(given, sizeBytes, this.#forbidden(), force), sizeBytes)
+    throw new StorageError('NO_SUCH_SNAPSHOT', {
+      op,
+      object: `${name}@${snapshot}`,
+      hint: `See: tidemark snapshot list ${name}`,
+    })
   }
 
-  async attach(name: string): Promise<string> {
-    const volume = this.get(name)
+  snapshots(name: string): ThinVolume[] {
+    const { pool, facts } = this.thin('snapshot list', name)
+    return facts.snapshots
+      .filter(({ hidden }) => !hidden)
+      .map((known) => this.#options.thin.get(pool, name, known.name))
+  }
+
+  /** Without snapshots. */
+  all(): HostVolume[] {
+    const { paths, pools, thin } = this.#options
+    // A name that no operator can give is that of an arriving volume that is not complete yet.
+    const shown = (pool: ThinPool) => pool.volumes().filter(({ name }) => isName(name))
+    const inPools = pools.all().flatMap((pool) => shown(pool).map(({ name }) => thin.get(pool, name)))
+    return [...paths.all(), ...inPools].sort((a, b) => a.name.localeCompare(b.name))
+  }
+
+  /** With snapshots. */
+  attached(): HostVolume[] {
+    const { paths, thin } = this.#options
+    return [...paths.all(), ...thin.known()].filter(({ device }) => device !== null)
+  }
+
+  /** @throws StorageError BAD_NAME, ALREADY_EXISTS */
+  checkNew(op: string, name: string): void {
+    checkName('volume', name)
+    if (!this.find(name)) return
+    throw new StorageError('ALREADY_EXISTS', {
+      op,
+      object: name,
+      hint: 'A volume of this name exists. Choose another name.',
+    })
+  }
+
+  async attach(volume: HostVolume, readOnly: boolean): Promise<void> {
+    const { name } = volume
     try {
-      const device = await volume.attach()
+      await volume.attach({ readOnly })
       this.#failures.delete(name)
-      await this.#record({ ...volume.definition, attached: true })
-      return device
+      await this.#wish(volume, { readOnly })
     } catch (error) {
       if (volume.device === null) this.#failures.set(name, error instanceof Error ? error.message : String(error))
       throw error
     }
   }
 
-  async detach(name: string): Promise<void> {
-    const volume = this.get(name)
+  async detach(volume: HostVolume): Promise<void> {
     await volume.detach()
+    this.#failures.delete(volume.name)
+    await this.#wish(volume, null)
+  }
+
+  /** What was attached when the agent stopped, and how. */
+  wanted(): { readonly name: string; readonly readOnly: boolean }[] {
+    const { store, paths } = this.#options
+    const atPaths = paths.all().flatMap(({ name }) => {
+      const wish = paths.wish(name)
+      return wish ? { name, ...wish } : []
+    })
+    const thin = store
+      .list<Wish>('attached/')
+      .map(({ key, value }) => ({ name: key.slice('attached/'.length), ...value }))
+    return [...atPaths, ...thin]
+  }
+
+  /** By the name under which it is wanted. @throws StorageError NO_SUCH_VOLUME, NO_SUCH_SNAPSHOT */
+  named(name: string): HostVolume {
+    const [volume = '', snapshot] = name.split('@')
+    return snapshot === undefined ? this.get(volume) : this.snapshot('volume attach', volume, snapshot)
+  }
+
+  /** The volume or snapshot is gone, or has another name. */
+  async forget(volume: string, snapshot: string | null): Promise<void> {
+    const name = snapshot === null ? volume : `${volume}@${snapshot}`
     this.#failures.delete(name)
-    await this.#record({ ...volume.definition, attached: false })
+    this.#options.thin.forget(volume, snapshot)
+    await this.#options.store.remove([`attached/${name}`])
   }
 
-  async remove(name: string): Promise<void> {
-    const volume = this.get(name)
-    if (volume.device !== null) {
-      throw new StorageError('VOLUME_ATTACHED', {
-        op: 'volume remove',
-        object: name,
-        hint: `Detach it first: tidemark volume detach ${name}`,
-      })
-    }
-    this.#volumes.delete(name)
-    await this.#options.store.remove([`volume/${name}`])
+  /** The pool is closed, by command: nothing of it is wanted any more. */
+  async forgetPool(pool: ThinPool, volumes: readonly string[]): Promise<void> {
+    this.#options.thin.forgetPool(pool)
+    const gone = this.#options.store.list<Wish>('attached/').filter(({ key }) => {
+      const [volume = ''] = key.slice('attached/'.length).split('@')
+      return volumes.includes(volume)
+    })
+    await this.#options.store.remove(gone.map(({ key }) => key))
   }
 
-  /** Whether it was attached when the agent stopped. */
-  wantsAttached(name: string): boolean {
-    return this.#options.store.get<VolumeDefinition>(`volume/${name}`)?.attached ?? false
+  /** Refused while a host has it. @throws StorageError VOLUME_ATTACHED */
+  mustBeDetached(op: string, volume: HostVolume): void {
+    if (volume.device === null) return
+    throw new StorageError('VOLUME_ATTACHED', {
+      op,
+      object: volume.name,
+      hint: `Detach it first: tidemark volume detach ${volume.name}`,
+    })
   }
 
-  view(volume: Volume, stream: string | null): VolumeView {
-    const { name, path: backing, kind, sizeBytes } = volume.definition
-    const failure = volume.lost ?? this.#failures.get(name)
-    const state = failure !== undefined ? 'failed' : volume.device === null ? 'detached' : 'attached'
+  view(volume: HostVolume, stream: string | null, image: ImageView | null): VolumeView {
+    const { name, kind, sizeBytes, device, link, logicalBlockBytes } = volume
     const { reads, writes, flushes, trims, readBytes, writtenBytes, errors } = volume.counters()
+    const pool = this.#options.pools.ofVolume(name)
+    const facts = pool?.volume(name)
     return {
       name,
-      path: backing,
+      path: kind === 'thin' ? null : volume.path,
       kind,
+      pool: pool?.name ?? null,
       sizeBytes,
-      device: volume.device,
-      link: volume.link,
-      state,
-      reason: failure ?? (state === 'attached' ? 'serves its host' : 'not attached'),
+      device,
+      link,
+      ...this.#state(volume),
+      readOnly: device === null ? volume.readOnly : volume.attachedReadOnly,
       stream,
-      logicalBlockBytes: volume.logicalBlockBytes,
+      allocatedBytes: facts?.allocatedBytes ?? null,
+      snapshots: facts?.snapshots.filter(({ hidden }) => !hidden).length ?? 0,
+      origin: facts?.origin ?? null,
+      role: facts?.role ?? 'volume',
+      image,
+      logicalBlockBytes,
       counters: { reads, writes, flushes, trims, readBytes, writtenBytes, errors },
     }
   }
 
-  #admit(definition: VolumeDefinition): Volume {
-    const { intercept, stateDirectory, config, report } = this.#options
-    const volume = new Volume(definition, {
-      intercept,
-      runDirectory: path.join(stateDirectory, 'run'),
-      threads: config.threads,
-      direct: config.direct,
-      onLost: ({ name }, message) =>
-        report({
-          severity: 'error',
-          code: 'DEVICE_LOST',
-          object: name,
-          text: `${message}. Hosts get errors. Run: tidemark volume attach ${name}`,
-        }),
-    })
-    this.#volumes.set(definition.name, volume)
-    return volume
-  }
-
-  /** @param wantedBytes a new volume; of a block device it uses only so much, and empties that */
-  async #add(name: string, facts: BackingFacts, wantedBytes?: number): Promise<Volume> {
-    const twin = this.all().find(({ definition }) => definition.path === facts.path)
-    if (twin) {
-      throw new StorageError('ALREADY_A_VOLUME', {
-        op: 'volume adopt',
-        object: facts.path,
-        hint: `It backs the volume ${twin.name} already.`,
-      })
-    }
-    const sizeBytes = facts.sizeBytes ?? (await this.#deviceSize(name, facts.path, wantedBytes))
-    if (facts.kind === 'raw' && wantedBytes !== undefined) await emptyDevice(facts.path, sizeBytes)
-    const definition: VolumeDefinition = { name, path: facts.path, kind: facts.kind, sizeBytes, attached: false }
-    await this.#record(definition)
-    return this.#admit(definition)
-  }
-
-  /** Opening exclusively is also what tells whether the device is in use. */
-  async #deviceSize(name: string, device: string, wantedBytes: number | undefined): Promise<number> {
-    const { threads } = this.#options.config
-    const native = this.#options.intercept.openVolume({
+  snapshotView(snapshot: ThinVolume): SnapshotView {
+    const { volume, pool, device, link, facts } = snapshot
+    const found = facts.snapshots.find(({ name }) => name === snapshot.snapshot)
+    if (!found)
+      throw new StorageError('NO_SUCH_SNAPSHOT', { op: 'snapshot', object: snapshot.name, hint: 'It is gone.' })
+    const { name, createdAt, sizeBytes, allocatedBytes } = found
+    return {
+      volume,
       name,
-      path: device,
-      sizeBytes: 0,
-      direct: false,
-      readOnly: false,
-      syncBacking: false,
-      threads,
-    })
-    const { sizeBytes } = native
-    await native.close()
-    if (wantedBytes === undefined || wantedBytes <= sizeBytes) return wantedBytes ?? sizeBytes
-    throw new StorageError('BAD_SIZE', {
-      op: 'volume create',
-      object: device,
-      hint: `The device has ${sizeBytes} bytes; ask for no more.`,
-    })
+      pool: pool.name,
+      createdAt,
+      sizeBytes,
+      allocatedBytes,
+      device,
+      link,
+      ...this.#state(snapshot),
+    }
   }
 
-  async #record(definition: VolumeDefinition): Promise<void> {
-    await this.#options.store.put({ [`volume/${definition.name}`]: definition })
+  #state(volume: HostVolume): Pick<VolumeView, 'state' | 'reason'> {
+    const failure = volume.lost ?? this.#failures.get(volume.name)
+    if (failure !== undefined) return { state: 'failed', reason: failure }
+    return volume.device === null
+      ? { state: 'detached', reason: 'not attached' }
+      : { state: 'attached', reason: 'serves its host' }
   }
 
-  #checkNew(name: string): void {
-    checkName('volume', name)
-    if (!this.#volumes.has(name)) return
-    throw new StorageError('ALREADY_EXISTS', {
-      op: 'volume',
-      object: name,
-      hint: 'A volume of this name exists. Choose another name.',
-    })
-  }
-
-  #forbidden(): string[] {
-    const { stateDirectory, config } = this.#options
-    return [stateDirectory, config.bufferDirectory, config.inboundDirectory]
+  async #wish(volume: HostVolume, wish: Wish | null): Promise<void> {
+    const { store, paths } = this.#options
+    if (volume.kind !== 'thin') await paths.recordWish(volume.name, wish)
+    else if (wish) await store.put({ [`attached/${volume.name}`]: wish })
+    else await store.remove([`attached/${volume.name}`])
   }
 }

@@ -29,16 +29,17 @@ function verify(job: VerifyJob): VerifyResult {
   return { generation, epoch, part, partCount, initializing, rawBytes: rawLength, declarations }
 }
 
+/** Open whole epochs and check them, the chain of tags included; nothing is written. Returns the tag of the last part. */
+function check(job: ApplyJob): Uint8Array {
+  return tagOf(openChecked(job))
+}
+
 /**
- * Apply whole epochs. Everything is opened and checked, the chain of tags included, before the first byte is written;
- * the images are durable when this returns. Applying the same epochs again gives the same images.
+ * Apply whole epochs. Everything is opened and checked before the first byte is written; the images are durable when
+ * this returns. Applying the same epochs again gives the same images.
  */
 function apply(job: ApplyJob): ApplyResult {
-  const parts = openChain(job)
-  const images = new Map(job.images.map((image) => [image.index, image]))
-  for (const { header, records } of parts) {
-    for (const record of records) checkInside(record, images, `epoch ${header.epoch} part ${header.part}`)
-  }
+  const parts = openChecked(job)
   const backings = new Map<number, Backing>()
   let writtenBytes = 0
   try {
@@ -48,10 +49,23 @@ function apply(job: ApplyJob): ApplyResult {
   } finally {
     for (const backing of backings.values()) backing.close()
   }
+  const { endLsn, lastTimeNs } = parts.at(-1)!.header
+  return { tag: tagOf(parts), endLsn, lastTimeNs, writtenBytes }
+}
+
+function tagOf(parts: readonly DecodedPart[]): Uint8Array {
   const last = parts.at(-1)
   assert(last, 'an apply of nothing')
-  const { endLsn, lastTimeNs } = last.header
-  return { tag: last.tag, endLsn, lastTimeNs, writtenBytes }
+  return last.tag
+}
+
+function openChecked(job: ApplyJob): DecodedPart[] {
+  const parts = openChain(job)
+  const images = new Map(job.images.map((image) => [image.index, image]))
+  for (const { header, records } of parts) {
+    for (const record of records) checkInside(record, images, `epoch ${header.epoch} part ${header.part}`)
+  }
+  return parts
 }
 
 function openChain(job: ApplyJob): DecodedPart[] {
@@ -120,4 +134,4 @@ function forget(file: string): void {
   take(file)
 }
 
-serveCalls({ verify, apply, forget })
+serveCalls({ verify, check, apply, forget })

@@ -4,6 +4,14 @@ export interface InboundVolume {
   readonly index: number
   readonly name: string
   readonly sizeBytes: number
+  /** The thin volume it arrives in; absent: an image file. */
+  readonly thin?: ThinImage
+}
+
+/** Recorded with the generation: what the pool has under this name is this stream's from then on. */
+export interface ThinImage {
+  readonly poolId: string
+  readonly volume: string
 }
 
 /** What the destination knows of one arriving stream; durable before anything is told to the source. */

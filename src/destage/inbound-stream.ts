@@ -1,18 +1,19 @@
-import assert from 'node:assert/strict'
 import type { ReportEvent } from '../block/event-log.js'
-import { isName } from '../block/names.js'
+import { Exclusive } from '../block/exclusive.js'
 import { Pause } from '../block/pause.js'
 import type { StateStore } from '../block/state-store.js'
-import { errnoOf, StorageError } from '../block/storage-error.js'
-import { sectorBytes } from '../block/units.js'
+import { StorageError } from '../block/storage-error.js'
 import type { WorkerCalls } from '../block/worker-calls.js'
 import { WANTED_LIMIT } from '../replication-file/acknowledgement.js'
 import { parsePartFileName, partFileName } from '../replication-file/part-file-name.js'
 import { writeAcknowledgement } from './acknowledgement-writer.js'
+import { applyEpochs } from './apply-epochs.js'
 import { ArrivalBuffer } from './arrival-buffer.js'
-import type { ApplyJob, ApplyResult, Declaration, VerifyJob, VerifyResult } from './destage-job.js'
-import type { ImageFolder } from './image-folder.js'
-import { type InboundPosition, InboundState, type InboundVolume } from './inbound-state.js'
+import { checkDeclarations } from './declarations.js'
+import type { Declaration, VerifyJob, VerifyResult } from './destage-job.js'
+import { asStorageError } from './disk-fault.js'
+import type { Images } from './images.js'
+import { type InboundPosition, InboundState } from './inbound-state.js'
 import type { Inbox, InboxFile } from './inbox.js'
 import { type BatchLimits, type HeldPart, planSequence } from './sequencer.js'
 
@@ -23,7 +24,6 @@ const retryMs = 2_000
 const intakeLimit = 32
 /** Epochs beyond the applied one that are taken in: what bounds memory. */
 const windowEpochs = 4096
-const volumeLimit = 1024
 
 export interface InboundStreamOptions {
   readonly pairingId: Buffer
@@ -32,7 +32,7 @@ export interface InboundStreamOptions {
   readonly store: StateStore
   /** Private folder of this stream: arrivals, refused files. */
   readonly directory: string
-  readonly images: ImageFolder
+  readonly images: Images
   readonly inbox: Inbox
   readonly worker: WorkerCalls
   readonly report: ReportEvent
@@ -56,6 +56,8 @@ export class InboundStream {
   readonly #foreign = new Set<string>()
   #missing: readonly { readonly epoch: number; readonly part: number }[] = []
   #gapSinceMs: number | null = null
+  /** Held while images change. */
+  readonly #boundary = new Exclusive()
   #applying = false
   /** What keeps the next epoch from being applied; null: nothing. */
   #obstacle: StorageError | null = null
@@ -93,6 +95,23 @@ export class InboundStream {
     return { state: 'consistent', reason: `as the source was at the end of epoch ${appliedEpoch}` }
   }
 
+  /**
+   * Run while no epoch is applied and each image shows a state of the source: for a snapshot of them. Epochs wait.
+   * @throws StorageError BETWEEN_EPOCHS while an epoch that was cut short by a failure is not applied to its end
+   */
+  atEpochBoundary<T>(action: () => Promise<T>): Promise<T> {
+    return this.#boundary.run(async () => {
+      const { intent, appliedEpoch, stream } = this.position
+      if (intent <= appliedEpoch) return action()
+      throw new StorageError('BETWEEN_EPOCHS', {
+        op: 'destage',
+        object: stream,
+        retry: 'later',
+        hint: `Epoch ${appliedEpoch + 1} is applied in part. ${this.status().reason}`,
+      })
+    })
+  }
+
   async run(signal: AbortSignal): Promise<void> {
     await this.#reopen()
     this.#told = ''
@@ -115,14 +134,25 @@ export class InboundStream {
 
   /** @returns whether there may be more to do at once */
   async #turn(): Promise<boolean> {
+    await this.#openImages()
     const taken = await this.#takeIn()
     const plan = planSequence(this.position, this.#candidates(), this.#limits)
     for (const part of plan.obsolete) await this.#drop(part)
     this.#noteMissing(plan.missing)
     if (plan.apply.length === 0) return taken > 0
-    if (plan.generation > this.position.generation) await this.#beginGeneration(plan.generation, plan.apply[0]!)
-    await this.#apply(plan.apply)
+    await this.#boundary.run(async () => {
+      if (plan.generation > this.position.generation) await this.#beginGeneration(plan.generation, plan.apply[0]!)
+      await this.#apply(plan.apply)
+    })
+    await this.#tell()
+    for (const part of plan.apply.flat()) await this.#drop(part)
+    await this.#options.onApplied?.(this.position)
     return true
+  }
+
+  async #openImages(): Promise<void> {
+    const { generation, volumes, consistent } = this.position
+    if (generation > 0) await this.#options.images.open(volumes, consistent)
   }
 
   /**
@@ -216,11 +246,12 @@ export class InboundStream {
   /** The images of the generation before stay as they are until this one is consistent. */
   async #beginGeneration(generation: number, first: readonly HeldPart[]): Promise<void> {
     const declared = first.flatMap(({ name }) => this.#held.get(name)?.declarations ?? [])
-    const volumes = checkDeclarations(declared)
-    await this.#options.images.begin(volumes)
+    const stream = declared[0]?.stream ?? this.position.streamId
+    const { volumes: before } = this.position
+    const volumes = await this.#options.images.begin({ stream, volumes: checkDeclarations(declared), before })
     await this.#state.move({
       generation,
-      stream: declared[0]?.stream ?? this.position.streamId,
+      stream,
       appliedEpoch: 0,
       appliedLsn: '0',
       lastTag: '00'.repeat(16),
@@ -228,6 +259,7 @@ export class InboundStream {
       intent: 0,
       volumes,
     })
+    await this.#openImages()
     this.#refused.clear()
     this.#say('info', 'GENERATION_BEGUN', `generation ${generation}: ${volumes.map(({ name }) => name).join(', ')}`)
   }
@@ -239,28 +271,34 @@ export class InboundStream {
    * drop what a crash still needs.
    */
   async #apply(epochs: readonly (readonly HeldPart[])[]): Promise<void> {
-    const { secret, pairingId, streamId, images, worker, onApplied } = this.#options
-    const { generation, volumes, appliedEpoch, lastTag, consistent } = this.position
+    const { secret, pairingId, streamId, images, worker } = this.#options
+    const { generation, volumes, appliedEpoch, lastTag, consistent, intent: before } = this.position
     const last = appliedEpoch + epochs.length
+    // Epochs beyond may be applied in part since an attempt that failed.
+    const intent = Math.max(last, before)
     this.#applying = true
     try {
       await this.#arrivals.settle()
-      await this.#state.move({ intent: last })
+      await this.#state.move({ intent })
       const targets = volumes.map(async (volume) => ({
         index: volume.index,
         path: await images.target(volume, consistent),
         sizeBytes: volume.sizeBytes,
       }))
-      const result = await worker.call<ApplyResult>('apply', {
+      const job = {
         secret,
         pairingId,
         streamId,
         generation,
         firstEpoch: appliedEpoch + 1,
-        epochs: epochs.map((parts) => parts.map(({ name }) => this.#arrivals.file(name))),
         previousTag: Buffer.from(lastTag, 'hex'),
         images: await Promise.all(targets),
-      } satisfies ApplyJob)
+      }
+      const files = epochs.map((parts) => ({
+        files: parts.map(({ name }) => this.#arrivals.file(name)),
+        rawBytes: parts.reduce((sum, part) => sum + part.rawBytes, 0),
+      }))
+      const result = await applyEpochs(worker, job, files)
       const nowConsistent = consistent || !epochs.at(-1)![0]!.initializing
       if (nowConsistent && !consistent) await images.promote(volumes)
       await this.#state.move({
@@ -269,21 +307,18 @@ export class InboundStream {
         lastTag: Buffer.from(result.tag).toString('hex'),
         consistent: nowConsistent,
         appliedTimeMs: Number(result.lastTimeNs / 1_000_000n),
-        intent: 0,
+        intent: last < intent ? intent : 0,
       })
       if (nowConsistent && !consistent)
         this.#say('info', 'GENERATION_COMPLETE', `generation ${generation} is consistent`)
     } catch (error) {
       // What can never be applied is found before anything is written.
-      if (error instanceof StorageError && error.retry === 'never') await this.#state.move({ intent: 0 })
+      if (error instanceof StorageError && error.retry === 'never') await this.#state.move({ intent: before })
       throw error
     } finally {
       this.#applying = false
     }
     this.#noteOver()
-    await this.#tell()
-    for (const part of epochs.flat()) await this.#drop(part)
-    await onApplied?.(this.position)
   }
 
   #noteMissing(missing: readonly { readonly epoch: number; readonly part: number }[]): void {
@@ -351,48 +386,4 @@ export class InboundStream {
 
 function placeKey(generation: number, epoch: number, part: number): string {
   return `${generation}/${epoch}/${part}`
-}
-
-/** A peer may be wrong: its names become files here. @throws StorageError BAD_DECLARATION */
-function checkDeclarations(declared: readonly Declaration[]): InboundVolume[] {
-  const names = new Set(declared.map(({ name }) => name))
-  const sound =
-    declared.length > 0 &&
-    declared.length <= volumeLimit &&
-    names.size === declared.length &&
-    new Set(declared.map(({ index }) => index)).size === declared.length &&
-    declared.every(
-      ({ name, stream, sizeBytes }) =>
-        isName(name) &&
-        isName(stream) &&
-        Number.isSafeInteger(sizeBytes) &&
-        sizeBytes > 0 &&
-        sizeBytes % sectorBytes === 0,
-    )
-  if (!sound) {
-    throw new StorageError('BAD_DECLARATION', {
-      op: 'destage',
-      object: 'first epoch of a generation',
-      hint: 'The source declares volumes that cannot be. Check its version, and initialize the stream again there.',
-    })
-  }
-  assert(declared.length === names.size)
-  return declared.map(({ index, name, sizeBytes }) => ({ index, name, sizeBytes }))
-}
-
-/** What a file system refuses is an operator's to mend; anything else is a broken invariant and stays one. */
-function asStorageError(error: unknown, directory: string): StorageError {
-  if (error instanceof StorageError) return error
-  const errno = errnoOf(error)
-  if (errno === undefined || errno.startsWith('ERR_')) throw error
-  const full = errno === 'ENOSPC' || errno === 'EDQUOT'
-  return new StorageError(full ? 'DESTINATION_FULL' : 'DESTINATION_UNAVAILABLE', {
-    op: 'destage',
-    object: directory,
-    cause: error,
-    retry: 'later',
-    hint: full
-      ? 'Free space on the file system of the inbound folder or the inbox; what arrives waits.'
-      : 'Check the file system of the inbound folder and the inbox; what arrives waits.',
-  })
 }

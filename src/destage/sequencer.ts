@@ -13,12 +13,17 @@ export interface HeldPart {
 export interface SequencePosition {
   readonly generation: number
   readonly appliedEpoch: number
+  /** What is applied is a state of the source. */
+  readonly consistent: boolean
 }
 
 export interface SequencePlan {
   /** The generation the parts below belong to; above the position's: begin it first. */
   readonly generation: number
-  /** Complete epochs to apply now, in order, each with its parts in order; empty when the next one is not complete. */
+  /**
+   * Complete epochs to apply now, in order, each with its parts in order; empty when the next one is not complete.
+   * Where a state is shown the last of them makes the next state: one whose end is none waits for those that follow.
+   */
   readonly apply: readonly (readonly HeldPart[])[]
   /** Parts of the next epochs that are missing although something later is here. */
   readonly missing: readonly { readonly epoch: number; readonly part: number }[]
@@ -50,7 +55,8 @@ export function planSequence(position: SequencePosition, held: Iterable<HeldPart
     const parts = epochs.get(part.epoch) ?? new Map<number, HeldPart>()
     epochs.set(part.epoch, parts.set(part.part, part))
   }
-  const apply = nextEpochs(applied + 1, epochs, limits)
+  const consistent = position.consistent && generation === position.generation
+  const apply = nextEpochs(applied + 1, epochs, limits, consistent)
   const missing = missingParts(applied + apply.length + 1, epochs)
   return { generation, apply, missing, obsolete: all.filter(isObsolete) }
 }
@@ -59,20 +65,39 @@ function nextEpochs(
   first: number,
   epochs: ReadonlyMap<number, ReadonlyMap<number, HeldPart>>,
   limits: BatchLimits,
+  consistent: boolean,
 ): HeldPart[][] {
   const batch: HeldPart[][] = []
   let rawBytes = 0
   for (let epoch = first; batch.length < limits.epochs; epoch++) {
-    const parts = epochs.get(epoch)
-    const one = parts?.values().next().value
-    if (!parts || !one || parts.size < one.partCount) break
-    const ordered = [...parts.values()].sort((a, b) => a.part - b.part)
+    const ordered = wholeEpoch(epochs.get(epoch))
+    const one = ordered?.[0]
+    if (!ordered || !one) break
+    if (one.initializing && consistent) return batch.length > 0 ? batch : nextState(epoch, epochs)
     rawBytes += ordered.reduce((sum, part) => sum + part.rawBytes, 0)
     const changesState = batch.length > 0 && batch[0]![0]!.initializing !== one.initializing
     if (batch.length > 0 && (rawBytes > limits.rawBytes || changesState)) break
     batch.push(ordered)
   }
   return batch
+}
+
+/** All up to the one whose end is a state, however many; none when one of them is not here. */
+function nextState(first: number, epochs: ReadonlyMap<number, ReadonlyMap<number, HeldPart>>): HeldPart[][] {
+  const group: HeldPart[][] = []
+  for (let epoch = first; ; epoch++) {
+    const ordered = wholeEpoch(epochs.get(epoch))
+    if (!ordered) return []
+    group.push(ordered)
+    if (!ordered[0]!.initializing) return group
+  }
+}
+
+/** Its parts in order, or undefined when one is missing. */
+function wholeEpoch(parts: ReadonlyMap<number, HeldPart> | undefined): HeldPart[] | undefined {
+  const one = parts?.values().next().value
+  if (!parts || !one || parts.size < one.partCount) return undefined
+  return [...parts.values()].sort((a, b) => a.part - b.part)
 }
 
 function missingParts(

@@ -75,27 +75,119 @@ export interface VolumeOptions {
   readonly threads: number
   /** Absent: a linear table, every block mapped and writable, no fault ever. */
   readonly table?: { readonly blockBytes: number }
+  /**
+   * A thin volume: `path` and `direct` do not count, `sizeBytes` does, `table` must be there with the pool's block size.
+   * What is granted is published in the pool's log under this layer.
+   */
+  readonly pool?: { readonly pool: NativePool; readonly layer: number }
   readonly onFaults?: (faults: readonly Fault[]) => void
   /** The kernel ended the connection (unmounted from outside, aborted). Hosts get EIO. */
   readonly onLost?: (message: string) => void
 }
 
-/** Requests wait for this block until grant() or refuse() names it. Each (block, kind) is raised once until answered. */
+/** Blocks in a leaf of the extent table: what one `read-unknown` fault asks for and one loadLeaf() answers. */
+export const leafBlocks = 4096
+
+/**
+ * Requests wait for this block until it is answered. A fault is raised once until then, and again when the answer did not
+ * help: a grant that a freeze() made void, for one.
+ */
 export interface Fault {
+  /** For `read-unknown` the first block of a leaf: answered by loadLeaf(). */
   readonly block: number
   readonly kind: 'read-unknown' | 'write'
   /** The waiting write covers the whole block: nothing needs to be copied. */
   readonly wholeBlock: boolean
 }
 
+/**
+ * A thin volume takes one grant for a fault it raised: take the pool's records after the faults were delivered, then
+ * answer. A grant that comes unasked, or whose block was trimmed or written since the fault was raised, is void, and the
+ * fault raised again if it still stands. A place is used when its MAP is in the log; one that was granted and is not may
+ * have been written to, so it is not known to read as zeros any more.
+ */
 export interface Grant {
   readonly block: number
   /** Block index on the backing where the block now lies; ignored when `mapped` is false. */
   readonly location: number
   readonly mapped: boolean
   readonly writable: boolean
-  /** Copy the old content from this block of the backing first; -1: zeros where the waiting write does not cover. */
+  /** Copy the old content from this block of the backing first; -1: fill it with zeros; absent: nothing to do. */
   readonly copyFrom?: number
+  /**
+   * A thin volume: `wholeBlock` faults are answered so. The place is kept for a write that covers the whole block, which
+   * publishes it after its data are there. For a waiting write that covers less the fault is raised again, and answered
+   * by a grant without `reserve`, which ends the reservation: for the same place, best.
+   */
+  readonly reserve?: boolean
+  /** A thin volume: the layer has the block there already; nothing is published. */
+  readonly known?: boolean
+}
+
+export interface PoolDevice {
+  readonly path: string
+  /** Where the device's blocks begin to be used is the caller's business; this is the size in bytes. */
+  readonly sizeBytes: number
+}
+
+export interface PoolOptions {
+  readonly name: string
+  /** Device n of a location (`n << 34 | block`) is devices[n]. Opened O_EXCL where it is a block device, locked where a file. */
+  readonly devices: readonly PoolDevice[]
+  readonly blockBytes: number
+  /** O_DIRECT for the data; the log always goes through the page cache. */
+  readonly direct: boolean
+  /** The mapping log, on device 0. See src/pool/FORMAT.md. */
+  readonly log: {
+    readonly offset: number
+    /** Ring of so many 32-byte records. */
+    readonly capacityRecords: number
+    /** Goes into each record's checksum, so that the log of another pool is never believed. */
+    readonly seed: number
+    /** Sequence number of the next record, and of the oldest that must be kept. */
+    readonly head: bigint
+    readonly tail: bigint
+  }
+  /** On the JavaScript thread, batched: records may wait in take(), the log fills up, the pool failed. */
+  readonly onEvent: (event: PoolEvent) => void
+}
+
+export type PoolEvent =
+  /** A third of the log's capacity was appended since trim(): take a checkpoint. Raised once until trim(). */
+  | { readonly kind: 'log-filling' }
+  /** Writes wait for room in the log: trim() it. Raised once until trim(). */
+  | { readonly kind: 'log-full' }
+  /** The log could not be written, or a device not be synced: for good. Requests that need either get EIO. */
+  | { readonly kind: 'failed'; readonly message: string }
+  /** A COMMIT became durable, or it is time to take(): enough records wait there. Raised once until take(). */
+  | { readonly kind: 'appended' }
+
+export interface NativePool {
+  /** Records appended by anybody since the last call, whole, in log order (32 bytes each, operations with their text). */
+  take(): Buffer
+  /**
+   * Append records made by the caller: `bytes` is a multiple of 32; native fills in sequence and checksum of record
+   * headers (see FORMAT.md). Returns the sequence of the first. For TypeScript a reserve of the ring is kept.
+   * @throws LOG_FULL (take a checkpoint first), POOL_FAILED
+   */
+  append(bytes: Buffer): bigint
+  /** Everything acknowledged and appended when called is durable when it resolves, to the sequence that is covered. */
+  sync(): Promise<bigint>
+  /** Records before this sequence are needed no more. They were taken. */
+  trim(tail: bigint): void
+  head(): bigint
+  /**
+   * Records below are durable, with a COMMIT that covers them; at least what sync() resolved to. take() may hand a COMMIT
+   * over before it is durable: what was freed must not be given out again on its word, but only when this has passed the
+   * record that freed it.
+   */
+  committed(): bigint
+  /** Trim ranges of blocks on their devices. Resolves to whether they now read as zeros for certain. */
+  discard(ranges: readonly { readonly location: number; readonly count: number }[]): Promise<boolean>
+  /** Add a device: the next number. */
+  addDevice(device: PoolDevice): void
+  /** All volumes are closed. Syncs nothing. */
+  close(): Promise<void>
 }
 
 export interface VolumeCounters {
@@ -109,6 +201,8 @@ export interface VolumeCounters {
   readonly inFlight: number
   /** Requests answered with an error. */
   readonly errors: number
+  /** Bytes that grants copied, or filled with zeros. */
+  readonly copiedBytes: number
 }
 
 export interface NativeVolume {
@@ -118,8 +212,19 @@ export interface NativeVolume {
   /**
    * Mount the front end on `mountPoint` (an empty regular file), give it a loop device, start the threads.
    * Resolves when the device can be used. Nothing is left behind when it fails.
+   *
+   * @param options.readOnly the loop device alone refuses writes, while the served file takes them (an arriving volume)
    */
-  attach(mountPoint: string): Promise<{ readonly device: string }>
+  attach(mountPoint: string, options?: { readonly readOnly?: boolean }): Promise<{ readonly device: string }>
+  /**
+   * Mount the front end without a loop device: the file on `mountPoint` is the volume, for programs of this agent.
+   * attach() on the same file later adds the loop device; detach() takes that away and leaves the file; unserve() takes
+   * the file away, or has detach() do it. Offsets and lengths are multiples of 512.
+   * @throws StorageError unserve: DEVICE_BUSY naming who has the file open
+   * Never touch the file from the JavaScript thread synchronously: faults are answered there.
+   */
+  serve(mountPoint: string): Promise<void>
+  unserve(): Promise<void>
   /**
    * Drain what is in flight, detach the loop device, unmount, end the threads. The backing stays open.
    * @throws StorageError DEVICE_BUSY naming the pid and program that hold it, or the mount point
@@ -133,6 +238,31 @@ export interface NativeVolume {
   /** Wait for the backing to hold, durably, everything acknowledged so far. */
   syncBacking(): Promise<void>
   grant(grants: readonly Grant[]): void
+  /**
+   * What the blocks of a leaf are. Entry n, of the leaf's nth block: -1 when it reads as zeros, else
+   * `location * 2 + (writable ? 1 : 0)`. null: the whole leaf reads as zeros. A leaf that is loaded already stays as it is.
+   */
+  loadLeaf(leaf: number, entries: Float64Array | null): void
+  /**
+   * A thin volume's content as of now belongs to its old layer: requests in flight end (flushes are not waited for), new
+   * ones wait, `operation` (records as for append()) is appended to the pool's log, no entry is writable any more, what is
+   * written from here on is published under `layer`.
+   *
+   * Grants given before the call are carried out first, under the old layer: the log must not need a freeze to find room.
+   * Grants given between the call and its settling are void, and their faults raised again; nothing of a leaf loaded then
+   * is writable. Once it has resolved, grants and leaves are of the new layer: switch before awaiting anything else.
+   * Resolves to the reservations and grants that native still had and never published.
+   * @throws FREEZE_RUNS, and as append(): then nothing has changed, and what was given meanwhile is carried out
+   */
+  freeze(
+    layer: number,
+    operation: Buffer,
+  ): Promise<{ readonly dropped: readonly { block: number; location: number }[] }>
+  /**
+   * A volume with a table. Also while attached: hosts see the new size. A smaller one only while nothing is attached or
+   * served: what is cut off is discarded first (a thin volume: HOLEs in the log; the last block may raise a fault).
+   */
+  resize(sizeBytes: number): Promise<void>
   /** Fail the requests that wait for these blocks with this errno (ENOSPC...). */
   refuse(blocks: readonly number[], errno: number): void
   counters(): VolumeCounters
@@ -143,6 +273,7 @@ export interface NativeVolume {
 export interface Intercept {
   openJournal(options: JournalOptions): NativeJournal
   openVolume(options: VolumeOptions): NativeVolume
+  openPool(options: PoolOptions): NativePool
   /** How often native code has entered JavaScript since the process began (events, faults, settled promises). */
   javascriptCalls(): number
   /** Release whatever an earlier agent left behind on this mount point: loop device and dead FUSE mount. */

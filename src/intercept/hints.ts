@@ -28,6 +28,12 @@ const advice: Record<string, Advice> = {
   JOURNAL_ABANDONED: { hint: 'The journal was given up; writes go to the backing alone.' },
   JOURNAL_CLOSED: { hint: 'The journal was closed meanwhile.' },
   JOURNAL_IN_USE: { hint: 'Take the journal from its volumes first.' },
+  LOG_FULL: { hint: "The pool's mapping log has no room until the next checkpoint.", retry: 'later' },
+  POOL_FAILED: { hint: "Look at the kernel's log (dmesg) for the pool's devices, then restart the agent." },
+  POOL_CLOSED: { hint: 'The pool was closed meanwhile: open it again.' },
+  POOL_IN_USE: { hint: 'Close the volumes of the pool first.', retry: 'later' },
+  TOO_MANY_DEVICES: { hint: 'A pool has 64 devices at the most.' },
+  BLOCK_SIZE_DIFFERS: { hint: 'Give a device whose logical blocks are no larger than those of the others.' },
   TOO_MANY_CALLS: { hint: 'Wait until calls under way have ended.', retry: 'later' },
   TOO_MANY_GRANTS: { hint: 'Wait until grants under way have been carried out.', retry: 'later' },
 }

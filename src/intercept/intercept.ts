@@ -8,7 +8,10 @@ import type {
   JournalCounters,
   JournalOptions,
   NativeJournal,
+  NativePool,
   NativeVolume,
+  PoolDevice,
+  PoolOptions,
   VolumeCounters,
   VolumeOptions,
 } from './addon.js'
@@ -74,23 +77,70 @@ class Journal implements NativeJournal {
   }
 }
 
+class Pool implements NativePool {
+  readonly native: NativePool
+  readonly #name: string
+
+  constructor(native: NativePool, name: string) {
+    this.native = native
+    this.#name = name
+  }
+
+  take(): Buffer {
+    return attempt('pool take', this.#name, () => this.native.take())
+  }
+  append(bytes: Buffer): bigint {
+    return attempt('pool append', this.#name, () => this.native.append(bytes))
+  }
+  sync(): Promise<bigint> {
+    return attemptLater('pool sync', this.#name, () => this.native.sync())
+  }
+  trim(tail: bigint): void {
+    attempt('pool trim', this.#name, () => this.native.trim(tail))
+  }
+  head(): bigint {
+    return attempt('pool head', this.#name, () => this.native.head())
+  }
+  committed(): bigint {
+    return attempt('pool committed', this.#name, () => this.native.committed())
+  }
+  discard(ranges: readonly { readonly location: number; readonly count: number }[]): Promise<boolean> {
+    return attemptLater('pool discard', this.#name, () => this.native.discard(ranges))
+  }
+  addDevice(device: PoolDevice): void {
+    attempt('pool extend', device.path, () => this.native.addDevice(device))
+  }
+  close(): Promise<void> {
+    return attemptLater('pool close', this.#name, () => this.native.close())
+  }
+}
+
 class Volume implements NativeVolume {
-  readonly sizeBytes: number
   readonly logicalBlockBytes: number
   readonly isBlockDevice: boolean
   readonly #native: NativeVolume
   readonly #name: string
+  #sizeBytes: number
 
   constructor(native: NativeVolume, name: string) {
     this.#native = native
+    this.#sizeBytes = native.sizeBytes
     this.#name = name
-    this.sizeBytes = native.sizeBytes
     this.logicalBlockBytes = native.logicalBlockBytes
     this.isBlockDevice = native.isBlockDevice
   }
 
-  attach(mountPoint: string): Promise<{ readonly device: string }> {
-    return attemptLater('volume attach', this.#name, () => this.#native.attach(mountPoint))
+  get sizeBytes(): number {
+    return this.#sizeBytes
+  }
+  attach(mountPoint: string, options: { readonly readOnly?: boolean } = {}): Promise<{ readonly device: string }> {
+    return attemptLater('volume attach', this.#name, () => this.#native.attach(mountPoint, options))
+  }
+  serve(mountPoint: string): Promise<void> {
+    return attemptLater('volume serve', this.#name, () => this.#native.serve(mountPoint))
+  }
+  unserve(): Promise<void> {
+    return attemptLater('volume unserve', this.#name, () => this.#native.unserve())
   }
   detach(): Promise<void> {
     return attemptLater('volume detach', this.#name, () => this.#native.detach())
@@ -104,6 +154,19 @@ class Volume implements NativeVolume {
   }
   grant(grants: readonly Grant[]): void {
     attempt('volume grant', this.#name, () => this.#native.grant(grants))
+  }
+  loadLeaf(leaf: number, entries: Float64Array | null): void {
+    attempt('volume leaf', this.#name, () => this.#native.loadLeaf(leaf, entries))
+  }
+  freeze(
+    layer: number,
+    operation: Buffer,
+  ): Promise<{ readonly dropped: readonly { block: number; location: number }[] }> {
+    return attemptLater('volume freeze', this.#name, () => this.#native.freeze(layer, operation))
+  }
+  async resize(sizeBytes: number): Promise<void> {
+    await attemptLater('volume resize', this.#name, () => this.#native.resize(sizeBytes))
+    this.#sizeBytes = sizeBytes
   }
   refuse(blocks: readonly number[], errno: number): void {
     attempt('volume refuse', this.#name, () => this.#native.refuse(blocks, errno))
@@ -136,6 +199,14 @@ function addon(): Intercept {
   return loaded
 }
 
+/** With the pool as native code made it. */
+function unwrapped(options: VolumeOptions): VolumeOptions {
+  if (options.pool === undefined) return options
+  const { pool, layer } = options.pool
+  assert(pool instanceof Pool, 'a pool opened by this module')
+  return { ...options, pool: { pool: pool.native, layer } }
+}
+
 /** The native filter. Whatever it throws is a StorageError with a hint. */
 export const intercept: Intercept = {
   openJournal(options: JournalOptions): NativeJournal {
@@ -146,7 +217,10 @@ export const intercept: Intercept = {
     )
   },
   openVolume(options: VolumeOptions): NativeVolume {
-    return attempt('volume open', options.name, () => new Volume(addon().openVolume(options), options.name))
+    return attempt('volume open', options.name, () => new Volume(addon().openVolume(unwrapped(options)), options.name))
+  },
+  openPool(options: PoolOptions): NativePool {
+    return attempt('pool open', options.name, () => new Pool(addon().openPool(options), options.name))
   },
   javascriptCalls(): number {
     return addon().javascriptCalls()

@@ -5,8 +5,7 @@ import { makeFolder } from '../block/durable-file.js'
 import type { StateStore } from '../block/state-store.js'
 import { type Lsn, lsn } from '../block/units.js'
 import type { Intercept, JournalCounters, JournalEvent, NativeJournal } from '../intercept/addon.js'
-import type { JournalRecord } from './reader.js'
-import { recoverJournal } from './recovery.js'
+import type { Recovered, RecoveryOptions } from './recovery.js'
 
 /** What must be known to find the journal's end again. */
 interface JournalState {
@@ -30,6 +29,9 @@ export interface StreamJournalOptions {
   readonly limitBytes: number
   readonly onEvent: (event: JournalEvent) => void
 }
+
+/** What a recovery must know, as plain data: it runs in a worker. */
+export type RecoveryJob = Omit<RecoveryOptions, 'apply'>
 
 export interface RecoveryReport {
   readonly records: number
@@ -82,18 +84,20 @@ export class StreamJournal {
    * Open after a stop or a crash: replay onto the backing what was journaled since the checkpoint, then go on at the
    * end that was found.
    *
-   * Order: (1) replay, (2) `afterReplay` syncs the backing, (3) the new checkpoint and incarnation are recorded, (4) the
-   * writer starts. Recording before syncing would skip the replay after a power cut between the two.
+   * Order: (1) replay, (2) the backings are synced, (3) the new checkpoint and incarnation are recorded, (4) the writer
+   * starts. Recording before syncing would skip the replay after a power cut between the two.
+   *
+   * @param recover recoverJournal() with what writes onto the backings, and a sync of these; both before it resolves
    */
   static async open(
     options: StreamJournalOptions,
-    replay: { apply: (record: JournalRecord) => void; sync: () => void },
+    recover: (job: RecoveryJob) => Promise<Recovered>,
   ): Promise<{ journal: StreamJournal; report: RecoveryReport }> {
     const old = options.state.get<JournalState>(stateKey(options.stream))
     if (!old) return { journal: await StreamJournal.create(options), report: nothingRecovered }
     const afterPowerCut = !old.clean && old.bootId !== currentBootId()
     const incarnation = old.incarnation + 1
-    const found = recoverJournal({
+    const found = await recover({
       directory: options.directory,
       journalId: Buffer.from(old.journalId, 'hex'),
       segmentBytes: old.segmentBytes,
@@ -101,9 +105,7 @@ export class StreamJournal {
       incarnation,
       leastIncarnation: old.incarnation,
       afterPowerCut,
-      apply: replay.apply,
     })
-    replay.sync()
     const state: JournalState = {
       ...old,
       incarnation,

@@ -1,8 +1,15 @@
 import { type CopyPiece, EPOCH_COPY_LIMIT } from './pack-job.js'
 import type { CopyCursor, StreamVolume } from './stream-state.js'
 
-/** Where a volume's data begin at or after an offset; undefined when only zeros follow. */
-export type NextData = (volume: StreamVolume, offset: number) => number | undefined
+/** A volume as an initialisation reads it. */
+export interface CopySource {
+  readonly index: number
+  /** What a worker opens. */
+  readonly path: string
+  readonly sizeBytes: number
+  /** Where its data begin at or after an offset; undefined when only zeros follow. */
+  readonly nextData: (offset: number) => Promise<number | undefined>
+}
 
 /** A gap shorter than this is read rather than skipped. */
 const shortestGapBytes = 1024 * 1024
@@ -13,18 +20,17 @@ const shortestGapBytes = 1024 * 1024
  *
  * @returns the pieces and where the copy stands after them; null when all was copied
  */
-export function planCopy(
-  volumes: readonly StreamVolume[],
+export async function planCopy(
+  volumes: readonly CopySource[],
   cursor: CopyCursor,
-  nextData: NextData,
-): { pieces: CopyPiece[]; next: CopyCursor | null } {
+): Promise<{ pieces: CopyPiece[]; next: CopyCursor | null }> {
   const pieces: CopyPiece[] = []
   let { slot, offset } = cursor
   let room = EPOCH_COPY_LIMIT
   while (room > 0) {
     const volume = volumes[slot]
     if (!volume) return { pieces, next: null }
-    const data = Math.min(nextData(volume, offset) ?? volume.sizeBytes, volume.sizeBytes)
+    const data = Math.min((await volume.nextData(offset)) ?? volume.sizeBytes, volume.sizeBytes)
     if (data - offset >= shortestGapBytes || data >= volume.sizeBytes) offset = data
     const lengthBytes = Math.min(room, volume.sizeBytes - offset)
     if (lengthBytes > 0) pieces.push({ volume: volume.index, path: volume.path, offset, lengthBytes })

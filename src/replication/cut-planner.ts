@@ -1,4 +1,8 @@
 import { EPOCH_JOURNAL_LIMIT } from './pack-job.js'
+import type { StreamPosition } from './stream-state.js'
+
+/** Epochs that appear at the far side at once, at the most: what it takes in before it applies the first. */
+export const GROUP_EPOCH_LIMIT = 2048
 
 export interface CutFacts {
   readonly nowMs: number
@@ -7,20 +11,33 @@ export interface CutFacts {
   /** Journaled since the last cut. */
   readonly openBytes: number
   readonly epochMs: number
-  /** Somebody waits for the cut, or an initialisation has more to copy. */
-  readonly wanted: boolean
+  /** Somebody waits for what is open to be cut. */
+  readonly flushing: boolean
   readonly bufferBytes: number
   readonly bufferLimitBytes: number
+  readonly position: Pick<
+    StreamPosition,
+    'copy' | 'held' | 'consistentEpoch' | 'stateEpoch' | 'cutEpoch' | 'cutLsn' | 'copyEndLsn' | 'appliedEpoch'
+  >
 }
 
-export type CutDecision = 'cut' | 'wait' | 'buffer-full'
+/**
+ * `let-go`: epochs that were to appear at once are more than the buffers hold, and nothing before them is left to make
+ * room; what comes next must be a state.
+ */
+export type CutDecision = 'cut' | 'wait' | 'buffer-full' | 'let-go'
 
 /** Whether the open epoch ends now. A full buffer waits: the journal holds what comes meanwhile. */
 export function planCut(facts: CutFacts): CutDecision {
-  const due =
-    facts.wanted ||
-    facts.openBytes >= EPOCH_JOURNAL_LIMIT ||
-    (facts.openSinceMs !== null && facts.nowMs - facts.openSinceMs >= facts.epochMs)
-  if (!due) return 'wait'
-  return facts.bufferBytes >= facts.bufferLimitBytes ? 'buffer-full' : 'cut'
+  const { copy, held, consistentEpoch, stateEpoch, cutEpoch, cutLsn, copyEndLsn, appliedEpoch } = facts.position
+  const groupOpen = consistentEpoch > 0 && cutEpoch > stateEpoch
+  // Whatever the buffer holds: before this one is there nothing of the group is applied, and nothing released.
+  if (groupOpen && !held && BigInt(copyEndLsn) <= BigInt(cutLsn)) return 'cut'
+  const wanted = copy !== null || (!held && (facts.flushing || consistentEpoch === 0 || groupOpen))
+  const over = !held && facts.openSinceMs !== null && facts.nowMs - facts.openSinceMs >= facts.epochMs
+  if (!wanted && !over && facts.openBytes < EPOCH_JOURNAL_LIMIT) return 'wait'
+  const full = facts.bufferBytes >= facts.bufferLimitBytes
+  const tooLong = cutEpoch - stateEpoch >= GROUP_EPOCH_LIMIT
+  if (groupOpen && (tooLong || (full && appliedEpoch >= stateEpoch))) return 'let-go'
+  return full ? 'buffer-full' : 'cut'
 }

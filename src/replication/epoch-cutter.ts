@@ -3,12 +3,12 @@ import { StorageError } from '../block/storage-error.js'
 import { epochNumber, type Lsn, lsn, safeNumber } from '../block/units.js'
 import type { WorkerCalls } from '../block/worker-calls.js'
 import type { StreamJournal } from '../journal/stream-journal.js'
-import { Backing } from '../volume/backing.js'
 import { planCopy } from './copy-planner.js'
-import { planCut } from './cut-planner.js'
+import { type CutDecision, planCut } from './cut-planner.js'
 import type { PackJob, PackResult } from './pack-job.js'
+import type { RecordedVolumes } from './recorded-volumes.js'
 import type { SourceBuffer } from './source-buffer.js'
-import type { CopyCursor, StreamDefinition, StreamPosition, StreamState, StreamVolume } from './stream-state.js'
+import type { CopyCursor, StreamDefinition, StreamPosition, StreamState } from './stream-state.js'
 
 /** How often an idle journal is looked at, and a busy one. */
 const idlePollMs = 200
@@ -25,11 +25,14 @@ export interface EpochCutterOptions {
   readonly buffer: SourceBuffer
   readonly bufferLimitBytes: number
   readonly journal: StreamJournal
+  readonly volumes: RecordedVolumes
   readonly packer: WorkerCalls
   /** Ends waits when a flush is asked for. */
   readonly pause: Pause
   readonly onCut: () => void
   readonly onBufferFull: (full: boolean) => void
+  /** What was to appear at once does not fit the buffers: it appears in several epochs. */
+  readonly onLetGo: () => void
   /** A disk that may recover: tried again after a while. null: the last cut worked. */
   readonly onTrouble: (error: StorageError | null) => void
 }
@@ -73,6 +76,7 @@ export class EpochCutter {
       const decision = this.#plan()
       this.#options.onBufferFull(decision === 'buffer-full')
       if (decision === 'cut') await this.#tryCut(signal)
+      else if (decision === 'let-go') await this.#letGo()
       else await this.#options.pause.wait(this.#openSinceMs === null ? idlePollMs : busyPollMs, signal)
     }
   }
@@ -88,7 +92,12 @@ export class EpochCutter {
     }
   }
 
-  #plan(): ReturnType<typeof planCut> {
+  async #letGo(): Promise<void> {
+    await this.#options.state.move(({ cutLsn }) => ({ held: false, copyEndLsn: cutLsn }))
+    this.#options.onLetGo()
+  }
+
+  #plan(): CutDecision {
     const published = this.#options.journal.counters().publishedLsn
     const openBytes = safeNumber(published - this.#cutLsn)
     const nowMs = Date.now()
@@ -100,9 +109,10 @@ export class EpochCutter {
       openSinceMs: this.#openSinceMs,
       openBytes,
       epochMs: this.#options.definition.epochMs,
-      wanted: this.#flushTarget > this.#cutLsn || this.#position.copy !== null || this.#position.consistentEpoch === 0,
+      flushing: this.#flushTarget > this.#cutLsn,
       bufferBytes: this.#options.buffer.bytes,
       bufferLimitBytes: this.#options.bufferLimitBytes,
+      position: this.#position,
     })
   }
 
@@ -115,13 +125,13 @@ export class EpochCutter {
    * the last read.
    */
   async #cut(signal: AbortSignal): Promise<void> {
-    const { state, journal, packer, buffer, definition } = this.#options
+    const { state, journal, volumes, packer, buffer, definition } = this.#options
     const from = this.#cutLsn
     const to = await journal.sync()
-    const { copy, cutEpoch, generation, lastTag } = state.position
+    const { copy, held, copyEndLsn, cutEpoch, generation, lastTag } = state.position
     if (copy) await this.#backingReached(from, signal)
     if (signal.aborted) return
-    const plan = copy && planCopy(definition.volumes, copy, nextData)
+    const plan = copy && (await planCopy(volumes.copySources(), copy))
     const epoch = epochNumber(cutEpoch + 1)
     const result = await packer.call<PackResult>('pack', {
       journal: { directory: journal.directory, id: journal.id, segmentBytes: journal.segmentBytes },
@@ -135,7 +145,7 @@ export class EpochCutter {
         previousTag: Buffer.from(lastTag, 'hex'),
       },
       secret: this.#options.secret,
-      consistentFrom: copy ? null : lsn(BigInt(state.position.copyEndLsn)),
+      consistentFrom: copy || held ? null : lsn(BigInt(copyEndLsn)),
       declare: cutEpoch === 0 ? this.#declarations() : [],
       copies: plan?.pieces ?? [],
       directory: buffer.directory,
@@ -150,17 +160,18 @@ export class EpochCutter {
 
   async #commit(epoch: number, result: PackResult, copy: CopyCursor | null): Promise<void> {
     const copied = this.#position.copy !== null && copy === null
-    const copyEndLsn = copied ? (await this.#options.journal.sync()).toString() : this.#position.copyEndLsn
+    const copiedLsn = copied ? await this.#options.journal.sync() : 0n
     const { endLsn, parts, rawBytes, oldestMs } = result
     await this.#options.state.commitEpoch(
       { epoch, endLsn: endLsn.toString(), parts, rawBytes, oldestMs },
-      ({ counters, consistentEpoch }) => ({
+      ({ counters, consistentEpoch, stateEpoch, copyEndLsn }) => ({
         cutEpoch: epoch,
         cutLsn: endLsn.toString(),
         lastTag: Buffer.from(result.tag).toString('hex'),
         copy,
-        copyEndLsn,
+        copyEndLsn: latest(copyEndLsn, copiedLsn),
         consistentEpoch: consistentEpoch === 0 && !result.initializing ? epoch : consistentEpoch,
+        stateEpoch: result.initializing ? stateEpoch : epoch,
         counters: {
           rawBytes: counters.rawBytes + rawBytes,
           foldedBytes: counters.foldedBytes + result.foldedBytes,
@@ -189,11 +200,7 @@ export class EpochCutter {
   }
 }
 
-function nextData(volume: StreamVolume, offset: number): number | undefined {
-  const backing = new Backing(volume.path, 'read')
-  try {
-    return backing.nextData(offset)
-  } finally {
-    backing.close()
-  }
+/** The later of two LSNs, as it is recorded. */
+export function latest(recorded: string, other: bigint): string {
+  return other > BigInt(recorded) ? other.toString() : recorded
 }

@@ -1,14 +1,17 @@
 import assert from 'node:assert/strict'
 import { volumeIndex } from '../block/units.js'
 import type { StreamJournal } from '../journal/stream-journal.js'
-import type { Volume } from '../volume/volume.js'
+import type { HostVolume } from '../volume/host-volume.js'
+import type { CopySource } from './copy-planner.js'
+import type { ReplayTarget } from './replay.js'
 import type { StreamVolume } from './stream-state.js'
 
 /** The volumes of one stream, as what its journal records. */
 export class RecordedVolumes {
-  readonly #members: readonly { readonly index: number; readonly volume: Volume }[]
+  readonly #members: readonly { readonly index: number; readonly volume: HostVolume }[]
+  #held: HostVolume[] = []
 
-  constructor(definition: readonly StreamVolume[], volumes: readonly Volume[]) {
+  constructor(definition: readonly StreamVolume[], volumes: readonly HostVolume[]) {
     this.#members = definition.map(({ index, name }) => {
       const volume = volumes.find((candidate) => candidate.name === name)
       assert(volume, `the stream has no volume ${name}`)
@@ -20,19 +23,59 @@ export class RecordedVolumes {
     return this.#members.some(({ volume }) => volume.device !== null)
   }
 
+  /** Workers can read and write them from here on, until release(). Nothing to do when they can already. */
+  async hold(): Promise<void> {
+    for (const { volume } of this.#members) {
+      if (this.#held.includes(volume)) continue
+      await volume.hold()
+      this.#held.push(volume)
+    }
+  }
+
+  async letGo(): Promise<void> {
+    const held = this.#held
+    this.#held = []
+    let failure: unknown
+    for (const volume of held) {
+      await volume.release().catch((error) => {
+        failure ??= error
+      })
+    }
+    if (failure !== undefined) throw failure
+  }
+
+  /** Where a worker writes what a journal holds. While held. */
+  replayTargets(): ReplayTarget[] {
+    return this.#members.map(({ index, volume }) => ({ index, path: volume.path }))
+  }
+
+  /** What an initialisation reads. While held. */
+  copySources(): CopySource[] {
+    return this.#members.map(({ index, volume }) => ({
+      index,
+      path: volume.path,
+      sizeBytes: volume.sizeBytes,
+      nextData: (offset) => volume.nextData(offset),
+    }))
+  }
+
   /** Every write from here on goes into the journal. */
   async record(journal: StreamJournal): Promise<void> {
     for (const { index, volume } of this.#members) await volume.setJournal(journal.native, volumeIndex(index))
   }
 
   /**
-   * No write goes into the journal any more, and it is closed.
+   * No write goes into the journal any more, it is closed, and the volumes are let go.
    * @param complete the journal is kept, and the backings hold everything in it
    */
   async release(journal: StreamJournal, complete: boolean): Promise<void> {
-    for (const { volume } of this.#members) await volume.setJournal(null)
-    await this.sync()
-    await journal.close(complete)
+    try {
+      for (const { volume } of this.#members) await volume.setJournal(null)
+      await this.sync()
+      await journal.close(complete)
+    } finally {
+      await this.letGo()
+    }
   }
 
   /** Everything acknowledged so far is durable on the backings. */

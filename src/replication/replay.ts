@@ -1,13 +1,18 @@
 import assert from 'node:assert/strict'
 import type { JournalRecord } from '../journal/reader.js'
 import type { Backing } from '../volume/backing.js'
-import type { StreamVolume } from './stream-state.js'
+
+/** A volume of the journal, and where its bytes are written: its backing, or the file that its front end serves. */
+export interface ReplayTarget {
+  readonly index: number
+  readonly path: string
+}
 
 /**
  * Writes journal records onto the backings again. Idempotent: a record that is there already is written once more.
  */
 export function replayOnto(
-  volumes: readonly StreamVolume[],
+  volumes: readonly ReplayTarget[],
   openBacking: (path: string) => Backing,
 ): { apply: (record: JournalRecord) => void; sync: () => void; close: () => void } {
   const open = new Map<number, Backing>()

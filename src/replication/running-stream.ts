@@ -4,14 +4,15 @@ import type { Transport } from '../transport/transport.js'
 import { AcknowledgementReader } from './acknowledgement-reader.js'
 import { Checkpoints } from './checkpoints.js'
 import { EpochCutter, type EpochCutterOptions } from './epoch-cutter.js'
-import type { RecordedVolumes } from './recorded-volumes.js'
 import { Sender } from './sender.js'
 import type { StreamHealth } from './stream-health.js'
+
+const epochSplit =
+  'What was to appear at the destination at once is more than the source buffer holds. It appears in several epochs; until the last one the copy there is of two moments.'
 
 type CutterOptions = Omit<EpochCutterOptions, 'pause' | `on${string}`>
 
 export interface RunningStreamOptions extends CutterOptions {
-  readonly volumes: RecordedVolumes
   readonly transport: Transport
   readonly health: StreamHealth
   readonly paused: () => boolean
@@ -69,6 +70,7 @@ export class RunningStream {
       onBufferFull: (full) => {
         health.bufferFull = full
       },
+      onLetGo: () => health.say('warning', 'EPOCH_SPLIT', epochSplit),
       onTrouble: (error) => health.noteTrouble(error),
     })
     const loops = [this.cutter, this.sender, acknowledgements, this.checkpoints]

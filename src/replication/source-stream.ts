@@ -3,15 +3,15 @@ import type { ReportEvent } from '../block/event-log.js'
 import { Exclusive } from '../block/exclusive.js'
 import type { StateStore } from '../block/state-store.js'
 import { StorageError } from '../block/storage-error.js'
-import type { Lsn } from '../block/units.js'
+import { type Lsn, lsn } from '../block/units.js'
 import type { WorkerCalls } from '../block/worker-calls.js'
 import { StreamJournal, type StreamJournalOptions } from '../journal/stream-journal.js'
 import type { Transport } from '../transport/transport.js'
-import { Backing } from '../volume/backing.js'
-import type { Volume } from '../volume/volume.js'
+import type { HostVolume } from '../volume/host-volume.js'
 import { copyProgress } from './copy-planner.js'
+import { EpochHold } from './epoch-hold.js'
 import { RecordedVolumes } from './recorded-volumes.js'
-import { replayOnto } from './replay.js'
+import { openReplayed } from './replayed-journal.js'
 import { RunningStream } from './running-stream.js'
 import { SourceBuffer } from './source-buffer.js'
 import { StreamHealth } from './stream-health.js'
@@ -22,12 +22,14 @@ import { describeStream, type SourceStreamState } from './stream-status.js'
 const journalLost = new Set(['JOURNAL_DAMAGED', 'FOREIGN_SEGMENT'])
 /** A flush is answered after so long, done or not. */
 const flushLimitMs = 240_000
+/** What was written before a hold is cut first, if that takes no longer. */
+const beforeHoldMs = 5_000
 /** A fact that must be on the disk before hosts go on is tried again this often. */
 const insistMs = 1_000
 
 export interface SourceStreamOptions {
   readonly definition: StreamDefinition
-  readonly volumes: readonly Volume[]
+  readonly volumes: readonly HostVolume[]
   readonly pairingId: Buffer
   readonly secret: Buffer
   readonly store: StateStore
@@ -50,6 +52,7 @@ export class SourceStream {
   readonly #changes = new Changes()
   readonly #health: StreamHealth
   readonly #volumes: RecordedVolumes
+  readonly #hold: EpochHold
   readonly #journalOptions: StreamJournalOptions
   #definition: StreamDefinition
   /** What a journal raised before it was running. */
@@ -62,6 +65,7 @@ export class SourceStream {
     this.#health = new StreamHealth(options.definition.name, options.report)
     this.#volumes = new RecordedVolumes(options.definition.volumes, options.volumes)
     this.#state = new StreamState(options.store, options.definition.name)
+    this.#hold = new EpochHold(this.#state, () => this.#journalEnd())
     this.#buffer = new SourceBuffer(options.bufferDirectory, this.#state)
     const { journal, store } = options
     const onEvent: StreamJournalOptions['onEvent'] = (event) => this.#noteJournalEvent(event)
@@ -111,8 +115,16 @@ export class SourceStream {
 
   async #recover(): Promise<void> {
     await this.#buffer.open()
-    const replay = replayOnto(this.#definition.volumes, (path) => new Backing(path, 'write'))
-    const { journal, report } = await StreamJournal.open(this.#journalOptions, replay).finally(replay.close)
+    await this.#volumes.hold()
+    try {
+      await this.#replay()
+    } finally {
+      if (!this.#running) await this.#volumes.letGo()
+    }
+  }
+
+  async #replay(): Promise<void> {
+    const { journal, report } = await openReplayed(this.#journalOptions, this.#volumes)
     if (report.records > 0) {
       this.#health.say(
         'info',
@@ -140,10 +152,12 @@ export class SourceStream {
       await this.#state.move({ phase: 'diverged', divergedReason: 'An initialisation was interrupted as it began.' })
       await this.#halt(true)
       await this.#buffer.clear()
+      await this.#volumes.hold()
       const journal = await StreamJournal.create(this.#journalOptions)
+      const held = this.#hold.active
       const { generation, counters } = this.position
       const copy = { slot: 0, offset: 0 }
-      await this.#state.move({ ...newPosition, phase: 'running', generation: generation + 1, copy, counters })
+      await this.#state.move({ ...newPosition, phase: 'running', generation: generation + 1, copy, counters, held })
       await this.#buffer.open()
       this.#health.reset()
       await this.#run(journal)
@@ -167,6 +181,31 @@ export class SourceStream {
       throw this.#refuse('FLUSH_PENDING', `It goes on, but takes long: ${this.status().reason}. Look again later.`)
     }
     return { epoch: this.position.cutEpoch, lsn: target }
+  }
+
+  /**
+   * What is written from here on, until the function this resolves to is called, appears at the destination at once,
+   * together with what hosts write meanwhile. More than the source buffer holds appears in several epochs; an event says
+   * so. On a stream that does not run there is nothing to hold.
+   */
+  async holdEpoch(): Promise<() => Promise<void>> {
+    const { journal, cutter } = this.#running ?? {}
+    if (journal && cutter) {
+      const target = await journal.sync()
+      cutter.flush(target)
+      await this.#changes.until(() => BigInt(this.position.cutLsn) >= target || !this.#running, beforeHoldMs)
+    }
+    await this.#exclusive.run(() => this.#hold.begin())
+    return () => this.#exclusive.run(() => this.#endHold())
+  }
+
+  async #endHold(): Promise<void> {
+    await this.#hold.end()
+    this.#running?.cutter.flush(lsn(BigInt(this.position.copyEndLsn)))
+  }
+
+  async #journalEnd(): Promise<Lsn | undefined> {
+    return this.position.phase === 'running' ? this.#running?.journal.sync() : undefined
   }
 
   /** Wait until the destination is consistent and has applied the epoch; false when the time is over first. */
@@ -283,6 +322,7 @@ export class SourceStream {
       paused: () => this.#definition.paused,
       onChange: () => this.#changes.announce(),
     })
+    this.#hold.resume()
     if (this.#early) this.#noteJournalEvent(this.#early)
   }
 
@@ -294,6 +334,7 @@ export class SourceStream {
     const running = this.#running
     if (!running) return
     this.#running = undefined
+    this.#hold.stop()
     running.stop.abort()
     if (drop) running.journal.native.abandon()
     await running.ended

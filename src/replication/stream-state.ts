@@ -1,10 +1,10 @@
 import { Exclusive } from '../block/exclusive.js'
 import type { StateStore } from '../block/state-store.js'
 
+/** Where its bytes lie is asked of the volume when it runs: that may be elsewhere after a restart. */
 export interface StreamVolume {
   readonly index: number
   readonly name: string
-  readonly path: string
   readonly sizeBytes: number
 }
 
@@ -50,10 +50,14 @@ export interface StreamPosition {
   readonly acknowledgement: number
   /** null: all was copied. */
   readonly copy: CopyCursor | null
-  /** The journal's durable end after the last read of the copy. */
+  /** The journal's durable end after the last read of the copy, or when a hold ended: no epoch before is a state. */
   readonly copyEndLsn: string
   /** The first epoch after which the far side is consistent; 0 while it is not cut. */
   readonly consistentEpoch: number
+  /** The last epoch cut whose end is a state the far side may show; what was cut since goes with the next such one. */
+  readonly stateEpoch: number
+  /** What is written now shall appear at the far side at once: no epoch is a state until the hold ends. */
+  readonly held: boolean
   readonly counters: StreamCounters
 }
 
@@ -71,6 +75,8 @@ export const newPosition: StreamPosition = {
   copy: null,
   copyEndLsn: '0',
   consistentEpoch: 0,
+  stateEpoch: 0,
+  held: false,
   counters: { rawBytes: 0, foldedBytes: 0, identicalBytes: 0, compressedBytes: 0, sentBytes: 0 },
 }
 
@@ -82,6 +88,12 @@ export interface CutEpoch {
   readonly rawBytes: number
   /** Milliseconds since 1970 of the oldest write in it. */
   readonly oldestMs: number
+}
+
+/** One that was recorded before holds existed lacks what they brought. */
+function completePosition(stored: Partial<StreamPosition> = {}): StreamPosition {
+  const { consistentEpoch = 0, cutEpoch = 0 } = stored
+  return { ...newPosition, stateEpoch: consistentEpoch > 0 ? cutEpoch : 0, ...stored }
 }
 
 /** A change of the position: what is given, or what is made of the position as it is when its turn comes. */
@@ -101,7 +113,7 @@ export class StreamState {
   constructor(store: StateStore, name: string) {
     this.#store = store
     this.#name = name
-    this.#position = store.get<StreamPosition>(`position/${name}`) ?? newPosition
+    this.#position = completePosition(store.get<Partial<StreamPosition>>(`position/${name}`))
     this.#epochs = new Map(store.list<CutEpoch>(`epoch/${name}/`).map(({ value }) => [value.epoch, value]))
   }
 

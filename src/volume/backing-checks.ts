@@ -153,7 +153,8 @@ async function refuseInside(op: string, real: string, forbidden: readonly string
   }
 }
 
-function loopDeviceOver(file: string): string | undefined {
+/** The loop device that is attached to this file (without links), if any. */
+export function loopDeviceOver(file: string): string | undefined {
   for (const name of readdirSync('/sys/block').filter((entry) => entry.startsWith('loop'))) {
     try {
       if (readFileSync(`/sys/block/${name}/loop/backing_file`, 'utf8').trimEnd() === file) return `/dev/${name}`

@@ -1,9 +1,16 @@
 import { closeSync, constants, fdatasyncSync, openSync, readSync, statSync, writeSync } from 'node:fs'
 import { errnoOf, StorageError } from '../block/storage-error.js'
+import { KiB } from '../block/units.js'
 import { fileCalls } from '../intercept/file-calls.js'
 
 /**
- * A flat file or block device as bytes, written synchronously: for worker threads and for replay before a device is
+ * Moved by one call. A file that a front end serves takes whole sectors, and the kernel splits what needs more than 256
+ * pages of the caller's memory, which is anywhere in a page: 1 MiB would come as two pieces of odd lengths.
+ */
+const transferBytes = 512 * KiB
+
+/**
+ * A flat file, block device or served file as bytes, written synchronously: for worker threads and for replay before a device is
  * attached. Nothing is durable until sync().
  */
 export class Backing {
@@ -20,7 +27,8 @@ export class Backing {
   read(offset: number, into: Uint8Array): void {
     let done = 0
     while (done < into.length) {
-      const count = this.#try('read', () => readSync(this.#fd, into, done, into.length - done, offset + done))
+      const wanted = Math.min(transferBytes, into.length - done)
+      const count = this.#try('read', () => readSync(this.#fd, into, done, wanted, offset + done))
       if (count === 0) break
       done += count
     }
@@ -36,7 +44,8 @@ export class Backing {
   write(offset: number, bytes: Uint8Array): void {
     let done = 0
     while (done < bytes.length) {
-      done += this.#try('write', () => writeSync(this.#fd, bytes, done, bytes.length - done, offset + done))
+      const wanted = Math.min(transferBytes, bytes.length - done)
+      done += this.#try('write', () => writeSync(this.#fd, bytes, done, wanted, offset + done))
     }
   }
 

@@ -1,9 +1,10 @@
-import { readFileSync } from 'node:fs'
-import { mkdir, readlink, rename, rm, symlink } from 'node:fs/promises'
+import { mkdir, readFile, readlink, rename, rm, stat, symlink } from 'node:fs/promises'
 import path from 'node:path'
 import { errnoOf, StorageError } from '../block/storage-error.js'
 
 const linkFolder = '/dev/tidemark'
+/** A live agent answers in far less. */
+const answerMs = 2000
 
 /** The stable name of an attached volume, for scripts and fstab. */
 export function deviceLink(volume: string): string {
@@ -18,11 +19,11 @@ export async function makeLink(volume: string, device: string): Promise<string> 
   const link = deviceLink(volume)
   await mkdir(linkFolder, { recursive: true, mode: 0o755 })
   const holder = await targetOf(link)
-  if (holder !== undefined && holder !== device && serves(holder, volume)) {
+  if (holder !== undefined && holder !== device && (await serves(holder, volume))) {
     throw new StorageError('LINK_TAKEN', {
       op: 'volume attach',
       object: volume,
-      hint: `${link} leads to ${holder}, served by another agent on this machine. Give this volume another name.`,
+      hint: `${link} leads to ${holder}, served by another agent on this machine. Detach that one first.`,
     })
   }
   const temporary = `${link}.${process.pid}`
@@ -49,14 +50,25 @@ async function targetOf(link: string): Promise<string | undefined> {
 
 /**
  * Whether a loop device is that of a volume of this name: its file is the front end, named like the volume. A link left
- * by a crash may lead to a device that meanwhile serves something else.
+ * by a crash may lead to a device that meanwhile serves something else, or to one that nobody serves any more.
  * Source: Linux, Documentation/ABI/testing/sysfs-block-loop.
  */
-function serves(device: string, volume: string): boolean {
+async function serves(device: string, volume: string): Promise<boolean> {
   try {
-    const file = readFileSync(`/sys/block/${path.basename(device)}/loop/backing_file`, 'utf8').trimEnd()
-    return path.basename(file) === volume
+    const backing = await readFile(`/sys/block/${path.basename(device)}/loop/backing_file`, 'utf8')
+    const file = backing.trimEnd()
+    return path.basename(file) === volume && (await isAnswered(file))
   } catch {
     return false
   }
+}
+
+/** False when the agent that served this file is gone. One that takes its time is there. */
+function isAnswered(file: string): Promise<boolean> {
+  const asked = stat(file).then(
+    () => true,
+    (error) => errnoOf(error) !== 'ENOTCONN',
+  )
+  const late = new Promise<boolean>((resolve) => setTimeout(resolve, answerMs, true).unref())
+  return Promise.race([asked, late])
 }

@@ -3,9 +3,15 @@ import type {
   AgentOperations,
   AgentView,
   CreatePairing,
+  CreatePool,
   DestinationTestView,
   DestinationView,
+  DiffView,
   InboundView,
+  PoolCheckView,
+  PoolDevice,
+  PoolView,
+  SnapshotView,
   StreamView,
   VolumeView,
 } from '../../src/api/agent-operations.js'
@@ -22,6 +28,12 @@ export class FakeOperations implements AgentOperations {
     { name: 'backup', kind: 'https', endpoint: 'b:7443', state: 'up', reason: 'answers', streams: ['gold'] },
   ]
   inbound: InboundView[] = [inboundView('gold')]
+  /** The view of a volume that is made a complete image of `db`, one each time it is asked; the last one stays. */
+  images: (VolumeView['image'] & object)[] = [
+    { volume: 'db', complete: true, progress: null, reason: 'as db was at noon' },
+  ]
+  check: Partial<PoolCheckView> = {}
+  diffPages: Pick<DiffView, 'extents' | 'next'>[] = [{ extents: [{ offset: 65536, lengthBytes: 131072 }], next: null }]
   /** The status of `gold`, one each time it is asked; the last one stays. */
   states: Partial<StreamView>[] = [{}]
   /** What streamWait answers, in turn; the last one stays. */
@@ -65,9 +77,9 @@ export class FakeOperations implements AgentOperations {
     return { ...volumeView(request.name), path: request.path, sizeBytes: request.sizeBytes }
   }
 
-  async volumeAttach(name: string): Promise<VolumeView> {
-    this.#called('volumeAttach', name)
-    return { ...volumeView(name), state: 'attached', device: '/dev/loop7', link: `/dev/tidemark/${name}` }
+  async volumeAttach(name: string, readOnly: boolean): Promise<VolumeView> {
+    this.#called('volumeAttach', name, readOnly)
+    return { ...volumeView(name), state: 'attached', readOnly, device: '/dev/loop7', link: `/dev/tidemark/${name}` }
   }
 
   async volumeDetach(name: string): Promise<VolumeView> {
@@ -82,11 +94,113 @@ export class FakeOperations implements AgentOperations {
 
   async volumeShow(name: string): Promise<VolumeView> {
     this.#called('volumeShow', name)
+    if (name === 'copy') return this.#imageView(name)
     return this.volumes.find((volume) => volume.name === name) ?? volumeView(name)
   }
 
-  async volumeRemove(name: string): Promise<void> {
-    this.#called('volumeRemove', name)
+  async volumeRemove(name: string, yes: boolean): Promise<void> {
+    this.#called('volumeRemove', name, yes)
+  }
+
+  async poolCreate(request: CreatePool): Promise<PoolView> {
+    this.#called('poolCreate', request)
+    return poolView(request.name)
+  }
+
+  async poolList(): Promise<PoolView[]> {
+    this.#called('poolList')
+    return [poolView('fast')]
+  }
+
+  async poolShow(name: string): Promise<PoolView> {
+    this.#called('poolShow', name)
+    return poolView(name)
+  }
+
+  async poolExtend(name: string, device: PoolDevice & { readonly force?: boolean }): Promise<PoolView> {
+    this.#called('poolExtend', name, device)
+    return poolView(name)
+  }
+
+  async poolExport(name: string): Promise<{ name: string; paths: readonly string[] }> {
+    this.#called('poolExport', name)
+    return { name, paths: ['/srv/a', '/dev/sdb'] }
+  }
+
+  async poolImport(paths: readonly string[]): Promise<PoolView> {
+    this.#called('poolImport', paths)
+    return poolView('fast')
+  }
+
+  async poolRemove(name: string, yes: boolean): Promise<void> {
+    this.#called('poolRemove', name, yes)
+  }
+
+  async poolCheck(name: string, repair: boolean): Promise<PoolCheckView> {
+    this.#called('poolCheck', name, repair)
+    return { ...checkView(name), ...this.check }
+  }
+
+  async volumeCreateThin(request: { name: string; pool: string; sizeBytes: number }): Promise<VolumeView> {
+    this.#called('volumeCreateThin', request)
+    return { ...thinView(request.name), pool: request.pool, sizeBytes: request.sizeBytes }
+  }
+
+  async volumeResize(name: string, sizeBytes: number, force: boolean): Promise<VolumeView> {
+    this.#called('volumeResize', name, sizeBytes, force)
+    return { ...thinView(name), sizeBytes }
+  }
+
+  async volumeDiff(volume: string, from: string, to: string | null, afterOffset: number): Promise<DiffView> {
+    this.#called('volumeDiff', volume, from, to, afterOffset)
+    const page = this.diffPages.length > 1 ? this.diffPages.shift()! : this.diffPages[0]!
+    return { volume, from, to, changedBytes: 131072, ...page }
+  }
+
+  async snapshotCreate(volume: string, name: string): Promise<SnapshotView> {
+    this.#called('snapshotCreate', volume, name)
+    return snapshotView(volume, name)
+  }
+
+  async snapshotList(volume: string): Promise<SnapshotView[]> {
+    this.#called('snapshotList', volume)
+    return [snapshotView(volume, 'monday')]
+  }
+
+  async snapshotRemove(volume: string, name: string): Promise<void> {
+    this.#called('snapshotRemove', volume, name)
+  }
+
+  async snapshotRollback(volume: string, name: string, yes: boolean): Promise<VolumeView> {
+    this.#called('snapshotRollback', volume, name, yes)
+    return thinView(volume)
+  }
+
+  async snapshotAttach(volume: string, name: string, readOnly: boolean): Promise<SnapshotView> {
+    this.#called('snapshotAttach', volume, name, readOnly)
+    const link = `/dev/tidemark/${volume}@${name}`
+    return { ...snapshotView(volume, name), state: 'attached', device: '/dev/loop8', link }
+  }
+
+  async snapshotDetach(volume: string, name: string): Promise<SnapshotView> {
+    this.#called('snapshotDetach', volume, name)
+    return snapshotView(volume, name)
+  }
+
+  async cloneCreate(request: { volume: string; snapshot?: string; name: string; full?: boolean }): Promise<VolumeView> {
+    this.#called('cloneCreate', request)
+    if (request.full) return this.#imageView(request.name)
+    return { ...thinView(request.name), origin: `${request.volume}@${request.snapshot ?? `for-${request.name}`}` }
+  }
+
+  async cloneRefresh(name: string, from: string | null): Promise<VolumeView> {
+    this.#called('cloneRefresh', name, from)
+    return this.#imageView(name)
+  }
+
+  #imageView(name: string): VolumeView {
+    const image = this.images.length > 1 ? this.images.shift()! : this.images[0]!
+    return { ...thinView(name), image }
   }
 
   async pairingCreate(request: CreatePairing): Promise<{ pairing: string }> {
@@ -190,14 +304,75 @@ export function volumeView(name: string): VolumeView {
     name,
     path: `/srv/${name}.img`,
     kind: 'file',
+    pool: null,
     sizeBytes: 1024 ** 3,
     device: null,
     link: null,
     state: 'detached',
     reason: 'not attached',
+    readOnly: false,
     stream: null,
+    allocatedBytes: null,
+    snapshots: 0,
+    origin: null,
+    role: 'volume',
+    image: null,
     logicalBlockBytes: 512,
     counters: { reads: 1, writes: 2, flushes: 3, trims: 4, readBytes: 5, writtenBytes: 6 * 1024, errors: 0 },
+  }
+}
+
+export function thinView(name: string): VolumeView {
+  return { ...volumeView(name), path: null, kind: 'thin', pool: 'fast', allocatedBytes: 8 * 1024 ** 2, snapshots: 2 }
+}
+
+export function snapshotView(volume: string, name: string): SnapshotView {
+  return {
+    volume,
+    name,
+    pool: 'fast',
+    createdAt: '2026-01-02T03:04:05.000Z',
+    sizeBytes: 1024 ** 3,
+    allocatedBytes: 8 * 1024 ** 2,
+    device: null,
+    link: null,
+    state: 'detached',
+    reason: 'not attached',
+  }
+}
+
+export function poolView(name: string): PoolView {
+  return {
+    name,
+    id: '00112233445566778899aabbccddeeff',
+    devices: [{ path: '/srv/a', sizeBytes: 4 * 1024 ** 3 }],
+    unitBytes: 8 * 1024 ** 2,
+    blockBytes: 64 * 1024,
+    sizeBytes: 4 * 1024 ** 3,
+    allocatedBytes: 1024 ** 3,
+    mappedBytes: 512 * 1024 ** 2,
+    virtualBytes: 16 * 1024 ** 3,
+    marks: [70, 85, 95],
+    state: 'online',
+    reason: '75 % of its space is free',
+    background: null,
+    volumes: ['db', 'test'],
+  }
+}
+
+export function checkView(pool: string): PoolCheckView {
+  return {
+    pool,
+    id: '00112233445566778899aabbccddeeff',
+    devices: ['/srv/a'],
+    clean: true,
+    usable: true,
+    findings: [],
+    volumes: 2,
+    snapshots: 3,
+    sizeBytes: 4 * 1024 ** 3,
+    allocatedBytes: 2 * 1024 ** 3,
+    mappedBytes: 1024 ** 3,
   }
 }
 
@@ -234,7 +409,7 @@ export function inboundView(stream: string): InboundView {
     appliedLsn: '77',
     appliedTime: '2026-01-02T03:04:05.000Z',
     waitingFiles: 0,
-    volumes: [{ name: 'db', path: '/var/lib/tidemark/inbound/gold/db.img', sizeBytes: 1024 ** 3 }],
+    volumes: [{ name: 'db', path: '/var/lib/tidemark/inbound/gold/db.img', sizeBytes: 1024 ** 3, volume: null }],
   }
 }
 

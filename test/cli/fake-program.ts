@@ -2,6 +2,7 @@
 
 import { StorageError } from '../../src/block/storage-error.js'
 import { runProgram } from '../../src/cli/program.js'
+import { checkView } from '../api/fake-operations.js'
 
 process.exitCode = await runProgram(process.argv.slice(2), {
   version: '1.2.3',
@@ -24,6 +25,13 @@ process.exitCode = await runProgram(process.argv.slice(2), {
       write(`${JSON.stringify(options)}\n`)
       if (options.json) write(`${JSON.stringify({ name: '\u007f\u009b\u202e' })}\n`)
       else write('record \u001b[2J\u009b1m end\n')
+    },
+    checkPool: async ({ paths, repair }) => {
+      const damaged = paths.some((path) => path.endsWith('damaged'))
+      const text = 'its page is damaged\u001b[31m'
+      const finding = { severity: 'error', object: 'unit 7', text, volumes: ['db'], repaired: repair } as const
+      const clean = !damaged || repair
+      return { ...checkView('fast'), devices: paths, clean, findings: damaged ? [finding] : [] }
     },
   },
 })

@@ -15,7 +15,11 @@ t.test('wrong usage is exit 2 with what is wrong and how it is typed right', asy
       /unknown command 'volum' \(Did you mean volume\?\)/,
       'tidemark [--agent SOCKET] [--json] COMMAND ...',
     ],
-    [['volume', 'lst'], /unknown command 'lst'/, 'tidemark volume adopt|create|attach|detach|list|show|remove ...'],
+    [
+      ['volume', 'lst'],
+      /unknown command 'lst'/,
+      'tidemark volume adopt|create|attach|detach|resize|diff|list|show|remove ...',
+    ],
     [['volume', 'list', '--foo'], /unknown option '--foo'/, 'tidemark volume list'],
     [['volume', 'list', 'extra'], /too many arguments/, 'tidemark volume list'],
     [['volume', 'show'], /missing required argument/, 'tidemark volume show NAME'],
@@ -25,8 +29,50 @@ t.test('wrong usage is exit 2 with what is wrong and how it is typed right', asy
     [
       ['volume', 'create', 'a', '--path', '/x'],
       /--size/,
-      'tidemark volume create NAME --path PATH --size SIZE [--force]',
+      'tidemark volume create NAME --path PATH --size SIZE [--force] | NAME --pool POOL --size SIZE',
     ],
+    ...[
+      ['--size', '1GiB'],
+      ['--size', '1GiB', '--path', '/x', '--pool', 'p'],
+      ['--size', '1GiB', '--pool', 'p', '--force'],
+    ].map((words): [string[], RegExp, string] => [
+      ['volume', 'create', 'a', ...words],
+      /--path/,
+      'tidemark volume create NAME --path PATH --size SIZE [--force] | NAME --pool POOL --size SIZE',
+    ]),
+    ...['a@', '@b', 'a@b@c'].map((target): [string[], RegExp, string] => [
+      ['volume', 'attach', target],
+      /no VOLUME or VOLUME@SNAPSHOT/,
+      'tidemark volume attach NAME|VOLUME@SNAPSHOT [--read-only]',
+    ]),
+    ...[
+      ['a', 'a@b'],
+      ['a@b', 'c@d'],
+    ].map((words): [string[], RegExp, string] => [
+      ['volume', 'diff', ...words],
+      /VOLUME@SNAPSHOT|one volume/,
+      'tidemark volume diff VOLUME@SNAPSHOT VOLUME[@SNAPSHOT]',
+    ]),
+    ...[
+      [],
+      ['--size', '1GiB'],
+      ['--file', '/a'],
+      ['--file', '/a', '--size', '1GiB', '--size', '2GiB'],
+      ['--file', '/a', '--file', '/b', '--size', '1GiB', '--file', '/c', '--size', '1GiB'],
+      ['--size', '1GiB', '--device', '/a'],
+    ].map((words): [string[], RegExp, string] => [
+      ['pool', 'create', 'p', ...words],
+      /--device|--size|two sizes/,
+      'tidemark pool create NAME --device PATH | --file PATH --size SIZE [--device PATH ...] [--unit SIZE] [--block SIZE] [--force]',
+    ]),
+    [
+      ['pool', 'extend', 'p', '--device', '/a', '--device', '/b'],
+      /one device or file at a time/,
+      'tidemark pool extend NAME --device PATH | --file PATH --size SIZE [--force]',
+    ],
+    [['pool', 'import'], /missing required argument/, 'tidemark pool import PATH...'],
+    [['pool', 'import', '/a', ''], /PATH is empty/, 'tidemark pool import PATH...'],
+    [['pool', 'check', 'a', 'b'], /\.\/FILE/, 'tidemark pool check NAME | PATH... [--repair]'],
     [
       ['stream', 'create', 's', '--destination', 'd'],
       /--volume/,
@@ -66,7 +112,7 @@ t.test('wrong usage is exit 2 with what is wrong and how it is typed right', asy
 })
 
 t.test('without a command the help is shown and the exit code is 2; asked for, it is 0', async (t) => {
-  for (const words of [[], ['volume'], ['stream']]) {
+  for (const words of [[], ['volume'], ['stream'], ['pool'], ['snapshot'], ['clone']]) {
     const outcome = await runCli(words)
     t.match(outcome, { code: 2, stdout: '', stderr: /^Usage: tidemark/ })
     t.match(await runCli([...words, '--help']), { code: 0, stderr: '', stdout: outcome.stderr })

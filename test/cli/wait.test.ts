@@ -94,3 +94,20 @@ t.test('an agent that is replaced in the meantime is waited for', async (t) => {
   await replaced
   t.match(outcome, { code: 0, stdout: /is applied/ })
 })
+
+t.test('clone create and refresh --wait return when everything is copied, with progress on stderr', async (t) => {
+  const { operations, socketPath } = await startFakeApi(t)
+  const done = { volume: 'db', complete: true, progress: null, reason: 'as db was at noon' }
+  const part = { ...done, complete: false, progress: { doneBytes: 1024, totalBytes: 4096 }, reason: 'being copied' }
+  for (const words of ['clone create db copy --full --wait', 'clone refresh copy --wait']) {
+    operations.images = [part, part, done]
+    const outcome = await runCli(words.split(' '), { socketPath })
+    t.match(outcome, { code: 0, stdout: /^Volume copy is a complete image of db/ }, words)
+    t.match(outcome.stderr, /^copy: copying, 1\.0 KiB of 4\.0 KiB \(25 %\)\n$/, words)
+  }
+  operations.images = [part]
+  t.match(await runCli(['clone', 'refresh', 'copy'], { socketPath }), { code: 0, stdout: /becomes a complete image/ })
+  operations.images = [part, { ...part, progress: null, reason: 'its copy was interrupted' }]
+  const interrupted = await runCli(['clone', 'refresh', 'copy', '--wait'], { socketPath })
+  t.match(interrupted, { code: 1, stdout: '', stderr: /tidemark: clone copy: its copy was interrupted.*clone refresh/ })
+})

@@ -22,7 +22,22 @@ t.test('the configuration says what it means, and an option nobody knows is refu
     bufferLimitBytes: 2 * 1024 ** 3,
     threads: 4,
   })
+  t.match(await readConfig(undefined, '/state'), {
+    inboundPool: undefined,
+    poolWaitMs: 60_000,
+    poolMarks: [70, 85, 95],
+  })
+  writeFileSync(file, 'inbound:\n  pool: copies\npool:\n  wait: 90s\n  marks: [60, 97.5]\n')
+  t.match(await readConfig(file, '/state'), { inboundPool: 'copies', poolWaitMs: 90_000, poolMarks: [60, 97.5] })
+  writeFileSync(file, 'pool:\n  marks: 80\n')
+  t.match(await readConfig(file, '/state'), { poolMarks: [80] })
   const wrong = [
+    'pool:\n  marks: [85, 70]\n',
+    'pool:\n  marks: [0, 70]\n',
+    'pool:\n  marks: [70, 101]\n',
+    'pool:\n  marks: [70, [80]]\n',
+    'pool:\n  wait: 60\n',
+    'inbound:\n  pool: ../x\n',
     'bufer:\n  limit: 1GiB\n',
     'buffer:\n  limit: lots\n',
     'volume:\n  threads: 99\n',
@@ -70,15 +85,16 @@ t.test('secrets are private files, and one that others can read is refused', asy
 
 t.test('a state directory belongs to one agent, and the kernel ends the lock with the process', async (t) => {
   const folder = scratchFolder(t, 'lock')
-  const unlock = lockState(folder)
+  const unlock = await lockState(folder)
   const script = `import { lockState } from ${JSON.stringify(new URL('../../src/daemon/state-lock.js', import.meta.url).href)}
-    try { lockState(${JSON.stringify(folder)}); console.log('locked') } catch ({ code, hint }) { console.log(code, hint) }`
+    try { await lockState(${JSON.stringify(folder)}); console.log('locked') } catch ({ code, hint }) { console.log(code, hint) }`
   const attempt = (): string =>
     spawnSync(process.execPath, ['--input-type=module', '-e', script], { encoding: 'utf8' }).stdout.trim()
   t.match(attempt(), new RegExp(`STATE_LOCKED .*pid ${process.pid}`))
   unlock()
   t.equal(attempt(), 'locked', 'and that process has ended without giving it back')
-  lockState(folder)()
+  const release = await lockState(folder)
+  release()
 })
 
 t.test('what was put is there after the process is killed', async (t) => {

@@ -5,6 +5,7 @@ import type { AgentEvent } from '../../src/block/event-log.js'
 import { epochNumber, lsn, volumeIndex } from '../../src/block/units.js'
 import { WorkerCalls } from '../../src/block/worker-calls.js'
 import { ImageFolder } from '../../src/destage/image-folder.js'
+import type { Images } from '../../src/destage/images.js'
 import { InboundStream } from '../../src/destage/inbound-stream.js'
 import { Inbox } from '../../src/destage/inbox.js'
 import {
@@ -39,18 +40,21 @@ export class InboundRig {
   readonly secret = randomBytes(32)
   readonly events: Omit<AgentEvent, 'number' | 'time'>[] = []
   readonly store = new MemoryStore()
-  readonly images: ImageFolder
+  readonly images: Images
   readonly worker = new WorkerCalls(new URL('../../src/destage/destage-worker.js', import.meta.url))
   stream!: InboundStream
+  /** Looks at every state that is shown. */
+  onApplied: (() => void | Promise<void>) | undefined
   #inbox: Inbox | undefined
   #stop = new AbortController()
   #running: Promise<void> | undefined
 
-  constructor(test: Teardown) {
+  /** @param imagesIn where images lie, given the folder of the rig; default: files in `images` */
+  constructor(test: Teardown, imagesIn = (folder: string): Images => new ImageFolder(join(folder, 'images'))) {
     this.folder = scratchFolder(test, 'inbound')
     this.streamFolder = join(this.folder, 'inbox', this.streamId.toString('hex'))
     mkdirSync(this.streamFolder, { recursive: true })
-    this.images = new ImageFolder(join(this.folder, 'images'))
+    this.images = imagesIn(this.folder)
     test.teardown(async () => {
       await this.stop()
       await this.worker.close()
@@ -71,6 +75,7 @@ export class InboundRig {
       inbox,
       worker: this.worker,
       report: (event) => this.events.push(event),
+      onApplied: async () => this.onApplied?.(),
     })
     this.#running = this.stream.run(this.#stop.signal)
     // The reason of a broken run is told by whoever waits for it next.
@@ -88,7 +93,7 @@ export class InboundRig {
     number: number,
     previousTag: Buffer,
     fill: number,
-    more: { generation?: number; offset?: number } = {},
+    more: { generation?: number; offset?: number; initializing?: boolean } = {},
   ): MadeEpoch {
     const generation = more.generation ?? 1
     const stamp = { volume: volumeIndex(0), lsn: lsn(BigInt(number * 4096)), timeNs: 1_700_000_000_000_000_000n }
@@ -110,7 +115,7 @@ export class InboundRig {
       endLsn: lsn(BigInt((number + 1) * 4096)),
       firstTimeNs: stamp.timeNs,
       lastTimeNs: stamp.timeNs,
-      initializing: false,
+      initializing: more.initializing ?? false,
     }
     const { bytes, tag } = encodePart(header, records, this.secret)
     return { name: partFileName(header), bytes: Buffer.concat(bytes), tag }

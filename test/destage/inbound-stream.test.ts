@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { linkSync, mkdirSync, readdirSync, symlinkSync, truncateSync } from 'node:fs'
+import { linkSync, mkdirSync, readdirSync, renameSync, symlinkSync, truncateSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { InboundRig } from './inbound-rig.js'
@@ -159,6 +159,76 @@ t.test('the old generation stays readable until the new one is consistent', asyn
   rig.deliver(fresh.name, fresh.bytes)
   await rig.until(() => rig.stream.position.generation === 2 && rig.stream.position.consistent)
   t.equal(rig.image()[0], 50)
+})
+
+t.test('epochs that are no states of the source appear together with the one that is', async (t) => {
+  const rig = new InboundRig(t)
+  const one = rig.epoch(1, zeros, 1)
+  const two = rig.epoch(2, one.tag, 2, { initializing: true })
+  const three = rig.epoch(3, two.tag, 3, { initializing: true, offset: 8192 })
+  const four = rig.epoch(4, three.tag, 4, { offset: 16384 })
+  rig.start()
+  rig.deliver(one.name, one.bytes)
+  await rig.applied(1)
+  const shown: number[] = []
+  rig.onApplied = () => {
+    const { appliedEpoch } = rig.stream.position
+    // That of epoch 1 may be told only now.
+    if (appliedEpoch > 1) shown.push(appliedEpoch)
+  }
+  for (const { name, bytes } of [two, three]) rig.deliver(name, bytes)
+  await rig.until(() => rig.stream.waitingFiles === 2)
+  await new Promise((resolve) => setTimeout(resolve, 300))
+  t.equal(rig.image()[0], 1, 'nothing of it is seen')
+  t.match(rig.stream.status(), { state: 'consistent' })
+  await rig.stop()
+  rig.start()
+  rig.deliver(four.name, four.bytes)
+  await rig.applied(4)
+  t.same([rig.image()[0], rig.image()[8192], rig.image()[16384]], [2, 3, 4])
+  await rig.until(() => shown.length > 0)
+  t.same(shown, [4])
+})
+
+t.test('a batch that failed half-way is no state before all of it was applied', async (t) => {
+  const rig = new InboundRig(t)
+  const epochs = rig.chain(4)
+  const image = join(rig.folder, 'images/v.img')
+  rig.start()
+  rig.deliver(epochs[0]!.name, epochs[0]!.bytes)
+  await rig.applied(1)
+  await rig.stop()
+  renameSync(image, `${image}.away`)
+  for (const { name, bytes } of epochs.slice(1)) rig.deliver(name, bytes)
+  rig.start()
+  await rig.until(() => rig.events.some(({ code }) => code === 'BACKING_UNAVAILABLE'))
+  t.equal(rig.stream.position.intent, 4, 'any of them may have been written')
+  await t.rejects(
+    rig.stream.atEpochBoundary(async () => t.fail('not between epochs')),
+    { code: 'BETWEEN_EPOCHS', retry: 'later' },
+  )
+  const states: string[] = []
+  rig.onApplied = () => void states.push(`${rig.stream.position.appliedEpoch} ${rig.stream.status().state}`)
+  renameSync(`${image}.away`, image)
+  await rig.applied(4)
+  await rig.until(() => states.some((state) => state.startsWith('4')))
+  t.same(states, ['2 applying', '4 consistent'])
+})
+
+t.test('what runs at a boundary holds up epochs, and sees a whole one', async (t) => {
+  const rig = new InboundRig(t)
+  const [one, two] = rig.chain(2)
+  rig.start()
+  rig.deliver(one!.name, one!.bytes)
+  await rig.applied(1)
+  await rig.stream.atEpochBoundary(async () => {
+    rig.deliver(two!.name, two!.bytes)
+    await rig.until(() => rig.stream.waitingFiles > 0)
+    await new Promise((resolve) => setTimeout(resolve, 300))
+    t.equal(rig.image()[0], 1)
+  })
+  await rig.applied(2)
+  t.equal(rig.image()[0], 2)
 })
 
 function flip(bytes: Buffer, at: number): Buffer {

@@ -2,13 +2,19 @@ import { randomBytes } from 'node:crypto'
 import { constants } from 'node:os'
 import t from 'tap'
 import { KiB, MiB } from '../../src/block/units.js'
-import type { Fault, Grant, NativeVolume } from '../../src/intercept/addon.js'
+import { type Fault, type Grant, leafBlocks, type NativeVolume } from '../../src/intercept/addon.js'
 import { fio } from '../fixtures/fio.js'
 import { Rig, readAt, readDevice, run, until, writeDevice } from './rig.js'
 
 const blockBytes = 64 * KiB
 
-/** Gives each block the next free place on first write, like a thin pool, and remembers what was asked. */
+/** Answers what asks for a leaf: nothing is mapped there. The other faults. */
+function loadEmptyLeaves(volume: NativeVolume, faults: readonly Fault[]): Fault[] {
+  for (const { block, kind } of faults) if (kind === 'read-unknown') volume.loadLeaf(block / leafBlocks, null)
+  return faults.filter(({ kind }) => kind === 'write')
+}
+
+/** Gives each block the next free place on first write, and remembers what was asked. */
 class ThinAllocator {
   readonly asked: Fault[] = []
   readonly #placed = new Map<number, number>()
@@ -16,17 +22,16 @@ class ThinAllocator {
 
   readonly onFaults = (faults: readonly Fault[]): void => {
     this.asked.push(...faults)
-    this.volume!.grant(faults.map((fault) => this.#answer(fault)))
+    this.volume!.grant(loadEmptyLeaves(this.volume!, faults).map((fault) => this.#answer(fault)))
   }
 
   locationOf(block: number): number | undefined {
     return this.#placed.get(block)
   }
 
-  #answer({ block, kind }: Fault): Grant {
+  #answer({ block }: Fault): Grant {
     const location = this.#placed.get(block)
     if (location !== undefined) return { block, location, mapped: true, writable: true }
-    if (kind === 'read-unknown') return { block, location: 0, mapped: false, writable: false }
     this.#placed.set(block, this.#placed.size)
     return { block, location: this.#placed.size - 1, mapped: true, writable: true, copyFrom: -1 }
   }
@@ -86,13 +91,17 @@ t.test('a block is copied before its first write when its old content must stay'
     table: { blockBytes },
     onFaults: (faults) => {
       asked.push(...faults)
-      volume.grant(
-        faults.map(({ block, kind, wholeBlock }) => {
-          if (kind === 'read-unknown') return { block, location: block, mapped: true, writable: false }
+      for (const { block, kind, wholeBlock } of faults) {
+        if (kind === 'read-unknown') {
+          volume.loadLeaf(
+            0,
+            Float64Array.from({ length: leafBlocks }, (_, index) => (index < blocks ? index * 2 : -1)),
+          )
+        } else {
           const location = blocks + block
-          return { block, location, mapped: true, writable: true, ...(!wholeBlock && { copyFrom: block }) }
-        }),
-      )
+          volume.grant([{ block, location, mapped: true, writable: true, ...(!wholeBlock && { copyFrom: block }) }])
+        }
+      }
     },
   })
   await writeDevice(backing, 0, old, rig.folder)
@@ -115,7 +124,7 @@ t.test('a write that was refused fails and the next one is asked for again', asy
     sizeBytes: 4 * MiB,
     table: { blockBytes },
     onFaults: (faults) => {
-      const blocks = faults.map((fault) => fault.block)
+      const blocks = loadEmptyLeaves(volume, faults).map((fault) => fault.block)
       if (full) volume.refuse(blocks, constants.errno.ENOSPC)
       else volume.grant(blocks.map((block) => ({ block, location: 0, mapped: true, writable: true, copyFrom: -1 })))
     },
@@ -137,9 +146,9 @@ t.test('requests that wait for an answer do not hold up the others', async (t) =
     threads: 1,
     table: { blockBytes },
     onFaults: (faults) => {
-      for (const { block } of faults) {
+      for (const { block } of loadEmptyLeaves(volume, faults)) {
         if (block >= 32) waiting.push(block)
-        else volume.grant([{ block, location: 0, mapped: block === 0, writable: true }])
+        else volume.grant([{ block, location: 0, mapped: true, writable: true }])
       }
     },
   })

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "backing.h"
+#include "device_backing.h"
 
 #include <fcntl.h>
 #include <linux/falloc.h>
@@ -63,6 +63,12 @@ int fallocateFully(int fd, int mode, uint64_t offset, uint64_t length) {
 }  // namespace
 
 Result<std::unique_ptr<Backing>> Backing::open(const BackingOptions& options) {
+  auto opened = DeviceBacking::open(options);
+  if (!opened) return opened.error();
+  return std::unique_ptr<Backing>(opened.take());
+}
+
+Result<std::unique_ptr<DeviceBacking>> DeviceBacking::open(const BackingOptions& options) {
   // Looked at before opening: opening a pipe would wait, opening a tape would move it.
   struct stat status {};
   if (stat(options.path.c_str(), &status) != 0) return openError(options, status, errno);
@@ -70,7 +76,8 @@ Result<std::unique_ptr<Backing>> Backing::open(const BackingOptions& options) {
   if (!isBlock && !S_ISREG(status.st_mode)) {
     return Error{"NOT_A_FILE_OR_BLOCK_DEVICE", 0, options.path + " is neither a regular file nor a block device"};
   }
-  std::unique_ptr<Backing> backing(new Backing());
+  std::unique_ptr<DeviceBacking> backing(new DeviceBacking());
+  backing->path_ = options.path;
   backing->isBlockDevice_ = isBlock;
   const int flags = (options.readOnly ? O_RDONLY : O_RDWR) | O_CLOEXEC | (options.direct ? O_DIRECT : 0) |
                     (isBlock ? O_EXCL : 0);
@@ -120,7 +127,7 @@ Result<std::unique_ptr<Backing>> Backing::open(const BackingOptions& options) {
   return backing;
 }
 
-int Backing::read(uint64_t offset, void* bytes, size_t length) const {
+int DeviceBacking::read(uint64_t offset, void* bytes, size_t length) const {
   auto* at = static_cast<unsigned char*>(bytes);
   while (length > 0) {
     const ssize_t got = pread(fd_.get(), at, length, static_cast<off_t>(offset));
@@ -139,7 +146,7 @@ int Backing::read(uint64_t offset, void* bytes, size_t length) const {
   return 0;
 }
 
-int Backing::write(uint64_t offset, const void* bytes, size_t length) {
+int DeviceBacking::write(uint64_t offset, const void* bytes, size_t length) {
   const auto* at = static_cast<const unsigned char*>(bytes);
   while (length > 0) {
     const size_t piece = std::min(length, largestWriteBytes_);
@@ -156,7 +163,7 @@ int Backing::write(uint64_t offset, const void* bytes, size_t length) {
   return 0;
 }
 
-int Backing::writeZeros(uint64_t offset, uint64_t length) {
+int DeviceBacking::writeZeros(uint64_t offset, uint64_t length) {
   while (length > 0) {
     const size_t piece = static_cast<size_t>(std::min<uint64_t>(length, zeroBytes));
     const int failed = write(offset, zeros, piece);
@@ -167,27 +174,27 @@ int Backing::writeZeros(uint64_t offset, uint64_t length) {
   return 0;
 }
 
-int Backing::trim(uint64_t offset, uint64_t length) {
+int DeviceBacking::trim(uint64_t offset, uint64_t length) {
   if (length == 0) return 0;
   // On block devices the kernel answers PUNCH_HOLE only when the device promises zeros afterwards.
   const int punched = fallocateFully(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length);
   return isUnsupported(punched) ? zero(offset, length) : punched;
 }
 
-int Backing::zero(uint64_t offset, uint64_t length) {
+int DeviceBacking::zero(uint64_t offset, uint64_t length) {
   if (length == 0) return 0;
   const int zeroed = fallocateFully(fd_.get(), FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, offset, length);
   return isUnsupported(zeroed) ? writeZeros(offset, length) : zeroed;
 }
 
-int Backing::sync() {
+int DeviceBacking::sync() {
   while (fdatasync(fd_.get()) != 0) {
     if (errno != EINTR) return errno;
   }
   return 0;
 }
 
-int64_t Backing::seek(uint64_t offset, int whence) const {
+int64_t DeviceBacking::seek(uint64_t offset, int whence) const {
   if (offset >= sizeBytes_) return -ENXIO;
   // lseek moves the descriptor's position, which nothing here uses.
   const off_t found = lseek(fd_.get(), static_cast<off_t>(offset), whence);
@@ -196,6 +203,32 @@ int64_t Backing::seek(uint64_t offset, int whence) const {
     return static_cast<int64_t>(whence == SEEK_DATA ? offset : sizeBytes_);
   }
   return -errno;
+}
+
+int DeviceBacking::discard(uint64_t offset, uint64_t length, bool& readsAsZeros) {
+  if (length == 0) return 0;
+  if (!isBlockDevice_) {
+    const int punched = fallocateFully(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length);
+    if (!isUnsupported(punched)) return punched;
+    readsAsZeros = false;
+    return 0;
+  }
+  // What a device reads afterwards is its own business: many say zeros and some do not keep to it.
+  readsAsZeros = false;
+  uint64_t range[2] = {offset, length};
+  while (ioctl(fd_.get(), BLKDISCARD, range) != 0) {
+    if (errno == EINTR) continue;
+    return isUnsupported(errno) ? 0 : errno;
+  }
+  return 0;
+}
+
+Result<UniqueFd> DeviceBacking::openCached() const {
+  // By way of the descriptor: the path may name another file by now.
+  const std::string own = "/proc/self/fd/" + std::to_string(fd_.get());
+  UniqueFd fd(::open(own.c_str(), O_RDWR | O_CLOEXEC));
+  if (!fd) return Error::fromErrno("IO_FAILED", "open " + path_ + " again", errno);
+  return fd;
 }
 
 }  // namespace tidemark

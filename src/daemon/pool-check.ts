@@ -1,0 +1,13 @@
+import type { PoolCheckView } from '../api/agent-operations.js'
+import { checkPool } from '../pool/check.js'
+
+export interface PoolCheckJob {
+  readonly paths: readonly string[]
+  readonly repair: boolean
+}
+
+/** Of a pool that nobody has open. @throws StorageError as of checkPool() */
+export async function checkPoolOffline({ paths, repair }: PoolCheckJob): Promise<PoolCheckView> {
+  const { name, ...found } = await checkPool(paths, { repair })
+  return { pool: name, ...found }
+}

@@ -1,0 +1,35 @@
+import type { ThinPool } from '../pool/thin-pool.js'
+import type { ImageCopies } from '../volume/image-copies.js'
+import type { ThinVolumes } from '../volume/thin-volumes.js'
+import type { InboundStreams } from './inbound-streams.js'
+import type { Streams } from './streams.js'
+
+/** What keeps a pool from being closed, each as a sentence that says what to do. */
+export function usersOf(
+  pool: ThinPool,
+  by: {
+    readonly thin: ThinVolumes
+    readonly streams: Streams
+    readonly inbound: InboundStreams
+    readonly images: ImageCopies
+  },
+): string[] {
+  const attached = by.thin
+    .known()
+    .filter((volume) => volume.pool === pool && volume.device !== null)
+    .map(({ name }) => `${name} is attached: tidemark volume detach ${name}.`)
+  const names = pool.volumes().map(({ name }) => name)
+  const recorded = names.flatMap((name) => streamUsing(name, by.streams, by.inbound) ?? [])
+  const copied = names
+    .filter((name) => by.images.progress(name) !== null)
+    .map((name) => `${name} is being copied: tidemark volume show ${name}.`)
+  return [...attached, ...recorded, ...copied]
+}
+
+/** The stream that records a volume, or brings it here, as a sentence; or undefined. */
+export function streamUsing(volume: string, streams: Streams, inbound: InboundStreams): string | undefined {
+  const records = streams.ofVolume(volume)?.definition.name
+  if (records !== undefined) return `The stream ${records} records ${volume}.`
+  const brings = inbound.list().find(({ volumes }) => volumes.some((arriving) => arriving.volume === volume))
+  return brings && `${volume} arrives with the stream ${brings.stream} as long as this agent runs.`
+}

@@ -1,0 +1,33 @@
+import type { InboundVolume } from './inbound-state.js'
+
+/** A volume as its source declares it. */
+export type DeclaredVolume = Omit<InboundVolume, 'thin'>
+
+export interface ImageGeneration {
+  readonly stream: string
+  readonly volumes: readonly DeclaredVolume[]
+  /** Of the generation before, whose images stay readable until this one is consistent. */
+  readonly before: readonly InboundVolume[]
+}
+
+/**
+ * Where the volumes of one arriving stream lie.
+ *
+ * A new generation grows beside the old one and takes its place when it is consistent, so that a state the source
+ * passed through stays readable. Invariant: while a generation is not in place, an image without an incoming one took
+ * its place already (a crash between two of them), for all incoming ones are made before the generation is recorded.
+ */
+export interface Images {
+  /** Empty images for a new generation; the old ones stay. Resolves to what shall be recorded of its volumes. */
+  begin(generation: ImageGeneration): Promise<InboundVolume[]>
+  /** Make them readable and writable, as far as they are not. Before target(), and again whenever that may have changed. */
+  open(volumes: readonly InboundVolume[], consistent: boolean): Promise<void>
+  /** Where readers find a volume. */
+  path(volume: InboundVolume): string
+  /** Where a worker writes a volume. */
+  target(volume: InboundVolume, consistent: boolean): Promise<string>
+  /** The new generation is durable and consistent: it takes the place of the old one. May be called again. */
+  promote(volumes: readonly InboundVolume[]): Promise<void>
+  /** Nobody reads or writes them any more. */
+  close(): Promise<void>
+}

@@ -1,0 +1,47 @@
+import type { ImageGeneration, Images } from './images.js'
+import type { InboundVolume } from './inbound-state.js'
+
+export interface StreamImagesOptions {
+  readonly files: Images
+  readonly thin: Images
+  /** A new generation is made thin. */
+  readonly preferThin: boolean
+}
+
+/** The images of one arriving stream, thin or as files. What was begun in one way stays so until its next generation. */
+export class StreamImages implements Images {
+  readonly #options: StreamImagesOptions
+
+  constructor(options: StreamImagesOptions) {
+    this.#options = options
+  }
+
+  begin(generation: ImageGeneration): Promise<InboundVolume[]> {
+    const { files, thin, preferThin } = this.#options
+    return (preferThin ? thin : files).begin(generation)
+  }
+
+  open(volumes: readonly InboundVolume[], consistent: boolean): Promise<void> {
+    return this.#of(volumes[0]).open(volumes, consistent)
+  }
+
+  path(volume: InboundVolume): string {
+    return this.#of(volume).path(volume)
+  }
+
+  target(volume: InboundVolume, consistent: boolean): Promise<string> {
+    return this.#of(volume).target(volume, consistent)
+  }
+
+  promote(volumes: readonly InboundVolume[]): Promise<void> {
+    return this.#of(volumes[0]).promote(volumes)
+  }
+
+  close(): Promise<void> {
+    return this.#options.thin.close()
+  }
+
+  #of(volume: InboundVolume | undefined): Images {
+    return volume?.thin ? this.#options.thin : this.#options.files
+  }
+}

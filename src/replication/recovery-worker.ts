@@ -1,0 +1,24 @@
+import { serveCalls } from '../block/worker-calls.js'
+import { type Recovered, recoverJournal } from '../journal/recovery.js'
+import type { RecoveryJob } from '../journal/stream-journal.js'
+import { Backing } from '../volume/backing.js'
+import { type ReplayTarget, replayOnto } from './replay.js'
+
+export interface ReplayJob {
+  readonly journal: RecoveryJob
+  readonly volumes: readonly ReplayTarget[]
+}
+
+/** Find the journal's end, write what lies before it onto the volumes, and sync them. */
+function recover({ journal, volumes }: ReplayJob): Recovered {
+  const replay = replayOnto(volumes, (path) => new Backing(path, 'write'))
+  try {
+    const found = recoverJournal({ ...journal, apply: replay.apply })
+    replay.sync()
+    return found
+  } finally {
+    replay.close()
+  }
+}
+
+serveCalls({ recover })

@@ -1,0 +1,29 @@
+import { WorkerCalls } from '../block/worker-calls.js'
+import type { Recovered } from '../journal/recovery.js'
+import {
+  type RecoveryJob,
+  type RecoveryReport,
+  StreamJournal,
+  type StreamJournalOptions,
+} from '../journal/stream-journal.js'
+import type { RecordedVolumes } from './recorded-volumes.js'
+import type { ReplayJob } from './recovery-worker.js'
+
+/**
+ * Open a stream's journal and write onto its volumes what they may lack. They must be held. Files are read and written
+ * in a worker: what a front end serves can only be written while the main thread answers its faults.
+ */
+export async function openReplayed(
+  options: StreamJournalOptions,
+  volumes: RecordedVolumes,
+): Promise<{ journal: StreamJournal; report: RecoveryReport }> {
+  const worker = new WorkerCalls(new URL('./recovery-worker.js', import.meta.url))
+  const targets = volumes.replayTargets()
+  const recover = (journal: RecoveryJob): Promise<Recovered> =>
+    worker.call<Recovered>('recover', { journal, volumes: targets } satisfies ReplayJob)
+  try {
+    return await StreamJournal.open(options, recover)
+  } finally {
+    await worker.close()
+  }
+}

@@ -1,0 +1,87 @@
+import assert from 'node:assert/strict'
+import { StorageError } from '../block/storage-error.js'
+import type { OpenThinVolume, ThinPool, ThinVolumeFacts } from '../pool/thin-pool.js'
+import { FrontEnd, type FrontEndOptions, type OpenedVolume } from './front-end.js'
+
+/** VOLUME, or VOLUME@SNAPSHOT. */
+export function thinName(volume: string, snapshot: string | null): string {
+  return snapshot === null ? volume : `${volume}@${snapshot}`
+}
+
+/**
+ * A volume of a pool, or a snapshot of one. It is known by its name: what the pool has under that name is what is
+ * opened, on the first hold or attach, and closed when nobody needs it any more.
+ */
+export class ThinVolume extends FrontEnd {
+  readonly pool: ThinPool
+  readonly volume: string
+  readonly snapshot: string | null
+  readonly kind = 'thin'
+  protected readonly servesFile = true
+  #thin: OpenThinVolume | undefined
+
+  constructor(pool: ThinPool, volume: string, snapshot: string | null, options: FrontEndOptions) {
+    super(options)
+    this.pool = pool
+    this.volume = volume
+    this.snapshot = snapshot
+  }
+
+  get name(): string {
+    return thinName(this.volume, this.snapshot)
+  }
+
+  /** @throws StorageError NO_SUCH_VOLUME */
+  get facts(): ThinVolumeFacts {
+    return this.pool.volume(this.volume)
+  }
+
+  get sizeBytes(): number {
+    const { facts } = this
+    if (this.snapshot === null) return facts.sizeBytes
+    const found = facts.snapshots.find(({ name }) => name === this.snapshot)
+    if (found) return found.sizeBytes
+    throw new StorageError('NO_SUCH_SNAPSHOT', {
+      op: 'volume',
+      object: this.name,
+      hint: `See: tidemark snapshot list ${this.volume}`,
+    })
+  }
+
+  get readOnly(): boolean {
+    return this.snapshot !== null || this.facts.role === 'inbound'
+  }
+
+  get path(): string {
+    return this.mountPoint
+  }
+
+  async nextData(offset: number): Promise<number | undefined> {
+    assert(this.#thin, `${this.name} is not held`)
+    return this.#thin.nextMapped(offset)
+  }
+
+  /** A device may be read-only, what the file serves is not: destaging writes an arriving volume. */
+  protected async open(): Promise<OpenedVolume> {
+    const { volume, snapshot } = this
+    const { threads } = this.options
+    const onLost = (message: string): void => this.noteLost(message)
+    const thin = await this.pool.open(volume, snapshot, { readOnly: snapshot !== null, threads, onLost })
+    this.#thin = thin
+    const close = async (): Promise<void> => {
+      this.#thin = undefined
+      await thin.close()
+    }
+    return { native: thin.native, close }
+  }
+
+  protected override checkAttach(): void {
+    if (this.snapshot !== null || this.facts.image?.complete !== false) return
+    throw new StorageError('IMAGE_INCOMPLETE', {
+      op: 'volume attach',
+      object: this.name,
+      retry: 'later',
+      hint: `It is being copied, or its copy was interrupted. See: tidemark volume show ${this.name}`,
+    })
+  }
+}
