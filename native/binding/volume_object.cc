@@ -142,6 +142,10 @@ void VolumeObject::deliverFaults(Napi::Env env) {
     array.Set(index, object);
   }
   onFaults_.Call({array});
+  if (!env.IsExceptionPending()) return;
+  // Nobody answers these faults now. Swallowed, hosts would wait for ever and nobody know why.
+  const Napi::Error thrown = env.GetAndClearPendingException();
+  napi_fatal_exception(env, thrown.Value());
 }
 
 Napi::Value VolumeObject::sizeBytes(const Napi::CallbackInfo& info) {

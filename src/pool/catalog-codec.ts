@@ -78,6 +78,12 @@ export function encodeCatalog(image: CatalogImage): Buffer {
   return bytes
 }
 
+/** What encodeCatalog() takes. */
+export function catalogLength({ catalog, holes, directory }: Omit<CatalogImage, 'poolId' | 'sequence'>): number {
+  const parts = Buffer.byteLength(catalogText(catalog)) + directory.crc.length * directoryEntryBytes + holesBytes(holes)
+  return CATALOG_HEADER_BYTES + parts
+}
+
 /** The checksum of a catalog's bytes as its header has it, or undefined when it is wrong. */
 export function catalogChecksum(bytes: Buffer): number | undefined {
   return bytes.length < CATALOG_HEADER_BYTES ? undefined : soundPageChecksum(bytes, CATALOG_MAGIC)

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { StorageError } from '../block/storage-error.js'
 import type { Catalog } from './catalog.js'
-import { emptyDirectory, encodeCatalog, type LayerHoles, type MapDirectory } from './catalog-codec.js'
+import { catalogLength, emptyDirectory, encodeCatalog, type LayerHoles, type MapDirectory } from './catalog-codec.js'
 import type { DeviceFile } from './device-file.js'
 import {
   type Geometry,
@@ -121,6 +121,7 @@ export class CheckpointWriter {
       throw new StorageError('POOL_FAILED', { op: 'checkpoint', object: content.catalog.name, hint })
     }
     assert.equal(this.#state, 'ready', 'one checkpoint at a time')
+    this.#checkLength(content)
     this.#state = 'writing'
     try {
       const before = this.#logSequence
@@ -132,6 +133,19 @@ export class CheckpointWriter {
       this.#state = 'failed'
       throw error
     }
+  }
+
+  /** Before anything is written: the pool is as before, and a later checkpoint may fit. */
+  #checkLength({ catalog, holes }: CheckpointContent): void {
+    const length = catalogLength({ catalog, holes, directory: this.#directory })
+    const { catalogBytes } = this.#geometry.head
+    if (length <= catalogBytes) return
+    throw new StorageError('CATALOG_FULL', {
+      op: 'checkpoint',
+      object: catalog.name,
+      cause: new Error(`${length} bytes, there is room for ${catalogBytes}`),
+      hint: 'Remove snapshots and clones of this pool: what was trimmed in volumes over them takes the room.',
+    })
   }
 
   async #writeOnce(content: CheckpointContent, refreshes: number): Promise<void> {
@@ -268,14 +282,6 @@ export class CheckpointWriter {
   async #writeCatalog({ catalog, holes }: CheckpointContent, sequence: number): Promise<Buffer> {
     const bytes = encodeCatalog({ poolId: this.#poolId, sequence, catalog, holes, directory: this.#directory })
     const { catalogOffset, catalogBytes } = this.#geometry.head
-    if (bytes.length > catalogBytes) {
-      throw new StorageError('CATALOG_FULL', {
-        op: 'checkpoint',
-        object: catalog.name,
-        cause: new Error(`${bytes.length} bytes, there is room for ${catalogBytes}`),
-        hint: 'Remove snapshots and clones of this pool: what was trimmed in them takes the room.',
-      })
-    }
     await this.#devices[0]!.write(catalogOffset + slotOfCheckpoint(sequence) * catalogBytes, bytes)
     return bytes
   }

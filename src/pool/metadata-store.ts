@@ -174,7 +174,7 @@ export class MetadataStore {
 
   /**
    * Write the next checkpoint. One at a time. When it fails the store writes none again: what reached the devices is not
-   * known, the checkpoint before is whole.
+   * known, the checkpoint before is whole. CATALOG_FULL alone comes before anything is written.
    *
    * Before: everything up to `content.logSequence` is durable and committed. After: durable.
    * @returns the oldest record that is needed from here on
@@ -220,6 +220,7 @@ export class MetadataStore {
   /** Let go of what open() locked; the devices stay open. */
   async unlock(): Promise<void> {
     for (const device of this.#devices) await device.unlock()
+    for (const { file } of this.#pending.values()) await file.unlock()
   }
 
   /** @throws StorageError POOL_OPEN when somebody else wrote a checkpoint since this store read or wrote its last */

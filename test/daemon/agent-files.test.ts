@@ -35,7 +35,7 @@ t.test('the configuration says what it means, and an option nobody knows is refu
     'pool:\n  marks: [85, 70]\n',
     'pool:\n  marks: [0, 70]\n',
     'pool:\n  marks: [70, 101]\n',
-    'pool:\n  marks: [70, [80]]\n',
+    'pool:\n  marks: []\n',
     'pool:\n  wait: 60\n',
     'inbound:\n  pool: ../x\n',
     'bufer:\n  limit: 1GiB\n',

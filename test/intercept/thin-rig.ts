@@ -252,13 +252,14 @@ export class TinyVolume {
   async freeze(layer: number): Promise<readonly { block: number; location: number }[]> {
     const wasByHand = this.byHand
     this.byHand = true
+    // Before: a hole may be published under it before this hears of the end.
+    this.#pool.addLayer(layer, this.#layer)
     const { dropped } = await this.native.freeze(layer, operation())
     this.take()
     for (const { block, location } of dropped) {
       if (this.#granted.get(block) === location) this.#granted.delete(block)
     }
     assert.equal(this.#granted.size, 0, 'everything given out was published or dropped')
-    this.#pool.addLayer(layer, this.#layer)
     this.#layer = layer
     if (!wasByHand) this.answerAll()
     return dropped

@@ -53,14 +53,14 @@ t.test('only allocated blocks cross, and they take no more space there than here
   const device = await thinVolume(source, 'sparse', '64GiB')
   for (const [offset, count] of [
     ['0', '4'],
-    ['40G', '3'],
+    ['40960', '3'],
   ]) {
     execFileSync('dd', [
       'if=/dev/urandom',
       `of=${device}`,
       'bs=1M',
       `count=${count}`,
-      `seek=${offset}B`,
+      `seek=${offset}`,
       'oflag=direct',
       'status=none',
     ])

@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <map>
+#include <cstdlib>
 #include <random>
 #include <thread>
 
@@ -94,7 +94,8 @@ TEST("a location leads to its block on its device, and no other byte of any devi
   // A found offset is one of the pool, of the same device.
   const uint64_t from = locationOf(2, 5) * kPoolBlockBytes;
   const int64_t hole = pool->seek(from, SEEK_HOLE);
-  CHECK(hole > static_cast<int64_t>(from) && hole <= static_cast<int64_t>((uint64_t{2} << kDeviceShift) * kPoolBlockBytes + kPoolDeviceBytes));
+  const uint64_t end = (uint64_t{2} << kDeviceShift) * kPoolBlockBytes + kPoolDeviceBytes;
+  CHECK(hole > static_cast<int64_t>(from) && hole <= static_cast<int64_t>(end));
 }
 
 TEST("a sync makes every changed device durable, then commits up to where the log stood before, then writes it through") {
@@ -345,6 +346,37 @@ TEST("what is discarded on files reads as zeros for certain, and its space is fr
                                                          {locationOf(1, 0), ~uint64_t{0}}}) {
     CHECK(pool->discard({&range, 1}).error().code == "INVALID_ARGUMENT");
   }
+}
+
+TEST("data that go past the page cache meet neither a page of the log nor the other way round") {
+  TemporaryFolder folder;
+  LogEvents events;
+  const std::string path = makeDeviceFile(folder, "a");
+  PoolOptions options = optionsFor({path}, events);
+  options.direct = true;
+  auto opened = Pool::open(std::move(options));
+  // A file system that has only the page cache.
+  if (!opened && opened.error().errnoValue == EINVAL) return;
+  CHECK(opened.ok());
+  const std::shared_ptr<Pool> pool = opened.take();
+  CHECK(pool->logicalBlockBytes() >= 512 && kPoolBlockBytes % pool->logicalBlockBytes() == 0);
+  const std::unique_ptr<void, void (*)(void*)> block(std::aligned_alloc(4096, kPoolBlockBytes), std::free);
+  // The ring's neighbours, while the ring is written between them.
+  const uint64_t before = kRingOffset / kPoolBlockBytes - 1;
+  for (int round = 1; round <= 20; round++) {
+    for (const uint64_t location : {before, kFirstBlock}) {
+      std::memset(block.get(), round, kPoolBlockBytes);
+      CHECK(pool->write(location * kPoolBlockBytes, block.get(), kPoolBlockBytes) == 0);
+      CHECK(pool->publishMap(1, static_cast<uint64_t>(round), location) == 0);
+    }
+    CHECK(pool->sync() == 0);
+    for (const uint64_t location : {before, kFirstBlock}) {
+      CHECK(pool->read(location * kPoolBlockBytes, block.get(), kPoolBlockBytes) == 0);
+      CHECK(static_cast<uint8_t*>(block.get())[kPoolBlockBytes - 1] == round);
+      CHECK(readFile(path, location * kPoolBlockBytes, 1)[0] == round);
+    }
+  }
+  CHECK(walkRing(path, 0).size() == pool->log().head());
 }
 
 TEST("devices are added while others are written and synced; no more than sixty-four") {

@@ -58,6 +58,7 @@ export class RandomPool {
       resize: 2,
       diff: 3,
       flush: 3,
+      storm: 4,
       compare: 4,
       settle: 2,
       checkpoint: 2,
@@ -279,8 +280,32 @@ export class RandomPool {
     await this.rig.open(this.#settings)
   }
 
+  /** Trims and writes one after the other, with nothing in between that would make them durable. */
+  async storm(): Promise<void> {
+    for (let round = this.#random.between(5, 25); round > 0; round -= 1) {
+      const volume = this.#pick((candidate) => candidate.open !== undefined)
+      if (!volume?.open) return
+      const blocks = Math.floor(volume.model.sizeBytes / 4096)
+      const offset = this.#random.below(blocks) * 4096
+      const lengthBytes = Math.min(this.#random.between(1, 20) * 4096, blocks * 4096 - offset)
+      const stamp = this.#random.chance(0.5) ? 0 : this.#stamp++
+      this.done.push(`${volume.name}:${offset / 512}+${lengthBytes / 512}=${stamp}`)
+      try {
+        if (stamp === 0) await volume.open.fake.trim(offset, lengthBytes)
+        else await volume.open.fake.write(offset, stamped(volume.number, offset, lengthBytes, stamp))
+        volume.model.write(offset, lengthBytes, stamp)
+      } catch (error) {
+        if (!(error instanceof RefusedError) || error.errno !== 28) throw error
+        this.refused += 1
+        volume.model.maybe(offset, lengthBytes, stamp)
+        volume.model.check(await volume.open.fake.read(0, volume.model.sizeBytes), volume.name, 'for-now')
+      }
+    }
+  }
+
   /** Writes are under way when it happens: their sectors are old or new. */
   async #crash(kind: 'process' | 'power'): Promise<void> {
+    if (this.#random.chance(0.7)) await this.storm()
     const volume = this.#pick((candidate) => candidate.open !== undefined)
     if (volume?.open) {
       const { fake } = volume.open

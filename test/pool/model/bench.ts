@@ -4,8 +4,9 @@ import { ChildGone, type PoolChild } from './pool-child.js'
 import { Random } from './random.js'
 import { type ModelVolume, Shadow } from './shadow.js'
 
-/** Steps that a failure names. */
-const trailLength = 60
+/** What a failure names: the last steps, and what was done before to the volume that is wrong. */
+const lastSteps = 40
+const stepsOfVolume = 80
 
 export interface Layout {
   readonly blockBytes: number
@@ -53,11 +54,14 @@ export class Bench {
 
   note(text: string): void {
     this.#trail.push(`${this.step}: ${text}`)
-    if (this.#trail.length > trailLength) this.#trail.shift()
   }
 
-  get trail(): string {
-    return this.#trail.join('\n')
+  /** @param volume the name of the one that is wrong */
+  trail(volume: string | undefined): string {
+    const last = this.#trail.slice(-lastSteps)
+    const named = new RegExp(`\\b${volume}\\b|kill|power cut`)
+    const before = volume === undefined ? [] : this.#trail.slice(0, -lastSteps).filter((text) => named.test(text))
+    return [...before.slice(-stepsOfVolume), '...', ...last].join('\n')
   }
 
   mountPoint(name: string): string {

@@ -301,7 +301,7 @@ class Run {
     await this.#check()
   }
 
-  async giveUp(): Promise<string> {
+  async giveUp(error: unknown): Promise<string> {
     let complaints = ''
     try {
       complaints = this.#bench.child.complaints
@@ -311,7 +311,8 @@ class Run {
     }
     for (const file of this.#bench.files.values()) await file.abandon()
     releaseFolder(this.#bench.folder)
-    return `${this.#bench.trail}\n${complaints}`
+    const volume = error instanceof Mismatch ? /^[a-z]+\d+/.exec(error.message)?.[0] : undefined
+    return `${this.#bench.trail(volume)}\n${complaints}`
   }
 }
 
@@ -340,7 +341,7 @@ export async function runModel(options: RunOptions): Promise<RunFigures> {
     await run.end()
     return run.figures
   } catch (error) {
-    const trail = await run.giveUp()
+    const trail = await run.giveUp(error)
     const where = `seed ${options.seed}, step ${run.figures.steps}, ${JSON.stringify(layout)} ${sizes}`
     throw new Error(`${where}\n${trail}\n${(error as Error).stack ?? error}`, { cause: error })
   }
