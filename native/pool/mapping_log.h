@@ -80,8 +80,8 @@ struct MappingLogOptions {
  * at the first place that is not valid. What is durable is said by commit(). A write or sync that failed is never tried
  * again: everything later gets EIO, for good.
  *
- * One lock, `mutex_`, guards all that changes. It is held over the write into the page cache (which keeps the order) and
- * never over a sync or an event. Publishing one record allocates nothing in steady state.
+ * One lock, `mutex_`, guards all that changes. It is held over the write into the page cache (which keeps the order)
+ * and never over a sync or an event. Publishing one record allocates nothing in steady state.
  */
 class MappingLog {
  public:
@@ -95,9 +95,10 @@ class MappingLog {
   int publish(LogRecordType type, uint32_t layer, uint64_t subject, uint64_t value);
 
   /**
-   * Records of the caller's making: whole places, OPERATIONs with their text; sequence and checksum of record headers are
-   * filled in. All of them or none. The sequence of the first. Never waits, and may use the reserve.
-   * @error INVALID_ARGUMENT: not records, or a COMMIT, or a text without its checksum; LOG_FULL, POOL_FAILED, POOL_CLOSED
+   * Records of the caller's making: whole places, OPERATIONs with their text; sequence and checksum of record headers
+   * are filled in. All of them or none. The sequence of the first. Never waits, and may use the reserve.
+   * @error INVALID_ARGUMENT: not records, or a COMMIT, or a text without its checksum; LOG_FULL, POOL_FAILED,
+   *        POOL_CLOSED
    */
   Result<uint64_t> append(std::span<const uint8_t> records);
 

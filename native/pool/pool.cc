@@ -154,8 +154,8 @@ Result<uint64_t> Pool::syncCovered() {
 }
 
 /**
- * (1) Note the head, (2) sync the devices, (3) commit up to the head. With 1 after 2, or 3 before 2, a COMMIT would cover
- * records whose data are not there yet, and after a power cut a volume would show what another had written.
+ * (1) Note the head, (2) sync the devices, (3) commit up to the head. With 1 after 2, or 3 before 2, a COMMIT would
+ * cover records whose data are not there yet, and after a power cut a volume would show what another had written.
  */
 Result<uint64_t> Pool::syncOnce() {
   if (std::optional<Error> ended = log_->ended()) return *ended;

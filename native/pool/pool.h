@@ -63,12 +63,12 @@ struct BlockRange {
 /**
  * The devices of a thin pool as one backing, and its mapping log. Shared by all volumes of the pool.
  *
- * A byte offset on this backing is `location * blockBytes + offset in the block`; no request spans two devices. Calls as
- * of Backing; sync() makes the data durable and then commits what the log says about them: one sync serves all who ask
+ * A byte offset on this backing is `location * blockBytes + offset in the block`; no request spans two devices. Calls
+ * as of Backing; sync() makes the data durable and then commits what the log says about them: one sync serves all who ask
  * meanwhile. A sync or log write that failed ends syncing and publishing for good (EIO); reads and writes go on.
  *
- * Locks: `syncing_` (who syncs and who waits for that; held for a few instructions), `adding_` (one device at a time), and
- * that of the log. None is taken while another is held.
+ * Locks: `syncing_` (who syncs and who waits for that; held for a few instructions), `adding_` (one device at a time),
+ * and that of the log. None is taken while another is held.
  */
 class Pool final : public Backing {
  public:
@@ -130,8 +130,8 @@ class Pool final : public Backing {
   struct Device {
     std::unique_ptr<DeviceBacking> backing;
     /**
-     * Set after every change, cleared before the sync: a change that has returned is synced or marked. Begins set: what an
-     * agent that died wrote may be in the page cache alone.
+     * Set after every change, cleared before the sync: a change that has returned is synced or marked. Begins set: what
+     * an agent that died wrote may be in the page cache alone.
      */
     std::atomic<bool> dirty{true};
     void touched() {

@@ -67,16 +67,18 @@ export async function runAgent(options: AgentOptions): Promise<void> {
     },
   }
   const forbidden = [stateDirectory, config.bufferDirectory, config.inboundDirectory]
+  const engine = thinPoolEngine({ config, report })
   const paths = new PathVolumes({
     store,
     frontEnd,
     direct: config.direct,
     forbidden,
     poolAt: (file) => pools.at(file),
+    identify: engine.identify,
   })
   const pools: Pools = new Pools({
     store,
-    engine: thinPoolEngine({ config, report }),
+    engine,
     report,
     forbidden,
     marks: config.poolMarks,

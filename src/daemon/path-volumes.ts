@@ -5,6 +5,7 @@ import type { Intercept } from '../intercept/addon.js'
 import { type BackingFacts, createBacking, emptyDevice, inspectBacking } from '../volume/backing-checks.js'
 import type { FrontEndOptions } from '../volume/front-end.js'
 import { Volume, type VolumeDefinition } from '../volume/volume.js'
+import type { PoolEngine } from './pool-engine.js'
 
 export interface PathVolumesOptions {
   readonly store: StateStore
@@ -14,6 +15,8 @@ export interface PathVolumesOptions {
   readonly forbidden: readonly string[]
   /** The pool that has a file or device at this path (without links), in words. */
   readonly poolAt: (path: string) => string | undefined
+  /** The id of the pool that lies there, whoever has it, or undefined. */
+  readonly identify: PoolEngine['identify']
 }
 
 /** The volumes whose backing is a file or device that an administrator named. Names are checked by the caller. */
@@ -41,14 +44,21 @@ export class PathVolumes {
   }
 
   async adopt(name: string, given: string): Promise<Volume> {
-    return this.#add(name, await inspectBacking('volume adopt', given, this.#options.forbidden))
+    const op = 'volume adopt'
+    const facts = await inspectBacking(op, given, this.#options.forbidden)
+    this.#refuseTaken(op, facts.path)
+    await this.#refusePool(op, facts.path, 'Writing to it as a volume would destroy that.')
+    return this.#add(name, facts)
   }
 
   async create(name: string, given: string, sizeBytes: number, force: boolean): Promise<Volume> {
     if (sizeBytes % sectorBytes !== 0) {
       throw new StorageError('BAD_SIZE', { op: 'volume create', object: name, hint: 'Use a multiple of 512 bytes.' })
     }
-    return this.#add(name, await createBacking(given, sizeBytes, this.#options.forbidden, force), sizeBytes)
+    const facts = await createBacking(given, sizeBytes, this.#options.forbidden, force)
+    this.#refuseTaken('volume create', facts.path)
+    if (facts.kind === 'raw' && !force) await this.#refusePool('volume create', facts.path, 'To lose it: --force.')
+    return this.#add(name, facts, sizeBytes)
   }
 
   /** Its data stay where they are. */
@@ -75,16 +85,29 @@ export class PathVolumes {
     return volume
   }
 
+  #refuseTaken(op: string, path: string): void {
+    const twin = this.all().find(({ definition }) => definition.path === path)
+    if (twin) {
+      const hint = `It backs the volume ${twin.name} already.`
+      throw new StorageError('ALREADY_A_VOLUME', { op, object: path, hint })
+    }
+    const pool = this.#options.poolAt(path)
+    if (pool !== undefined) {
+      throw new StorageError('ALREADY_IN_USE', { op, object: path, hint: `It belongs to ${pool}.` })
+    }
+  }
+
+  /** No other program knows a pool when it sees one. @throws StorageError DATA_PRESENT */
+  async #refusePool(op: string, path: string, hint: string): Promise<void> {
+    const id = await this.#options.identify(path)
+    if (id === undefined) return
+    const what = `It is a part of the pool ${id}, which tidemark pool import takes in.`
+    throw new StorageError('DATA_PRESENT', { op, object: path, hint: `${what} ${hint}` })
+  }
+
   /** @param wantedBytes a new volume; of a block device it uses only so much, and empties that */
   async #add(name: string, facts: BackingFacts, wantedBytes?: number): Promise<Volume> {
-    const twin = this.all().find(({ definition }) => definition.path === facts.path)
-    if (twin) {
-      throw new StorageError('ALREADY_A_VOLUME', {
-        op: 'volume adopt',
-        object: facts.path,
-        hint: `It backs the volume ${twin.name} already.`,
-      })
-    }
+    this.#refuseTaken('volume create', facts.path)
     const pool = this.#options.poolAt(facts.path)
     if (pool !== undefined) {
       throw new StorageError('ALREADY_IN_USE', {

@@ -31,5 +31,5 @@ export function streamUsing(volume: string, streams: Streams, inbound: InboundSt
   const records = streams.ofVolume(volume)?.definition.name
   if (records !== undefined) return `The stream ${records} records ${volume}.`
   const brings = inbound.list().find(({ volumes }) => volumes.some((arriving) => arriving.volume === volume))
-  return brings && `${volume} arrives with the stream ${brings.stream} as long as this agent runs.`
+  return brings && `${volume} arrives with the stream ${brings.stream}, as long as this agent runs.`
 }

@@ -218,7 +218,9 @@ export class Pools {
   /** Each for itself: one that cannot be closed in order is recovered at its next start. */
   async close(): Promise<void> {
     for (const pool of this.all()) {
-      await pool.close().catch((error) => this.#say('warning', 'POOL_CLOSED_LATE', pool.name, error))
+      await pool.close().catch((error) => {
+        this.#say('warning', 'POOL_CLOSED_LATE', pool.name, error, 'It is recovered when it is opened next.')
+      })
     }
     await this.#options.engine.close()
   }
@@ -334,9 +336,9 @@ export class Pools {
     this.#options.report({ severity: 'info', code, object, text })
   }
 
-  #say(severity: 'warning' | 'error', code: string, object: string, error: unknown): void {
+  #say(severity: 'warning' | 'error', code: string, object: string, error: unknown, more = ''): void {
     const text = error instanceof StorageError ? `${error.message}. ${error.hint}` : String(error)
-    this.#options.report({ severity, code, object, text })
+    this.#options.report({ severity, code, object, text: `${text} ${more}`.trimEnd() })
   }
 }
 

@@ -209,7 +209,11 @@ export class ThinOperations {
 
   #mustNotStream(op: string, name: string, what: string): void {
     const stream = this.#options.streamOf(name)
-    if (stream !== undefined) throw new StorageError('VOLUME_IN_USE', { op, object: name, hint: `${stream} ${what}` })
+    if (stream === undefined) return
+    const { role } = this.#options.volumes.thin(op, name).facts
+    // What arrives follows its source: there is nothing to do about it here.
+    const hint = role === 'inbound' ? stream : `${stream} ${what}`
+    throw new StorageError('VOLUME_IN_USE', { op, object: name, hint })
   }
 
   /** Half an image looks like a whole one. @throws StorageError IMAGE_INCOMPLETE */

@@ -24,6 +24,9 @@ export class LayerMap {
   readonly #leaves = new Map<number, number>()
   #sortedLeaves: number[] | undefined
   #size = 0
+  /** The chunk that was looked for last, if there is one: the next is mostly the same. */
+  #recentChunk = -1
+  #recentPlace = -1
 
   /** Mapped blocks. */
   get size(): number {
@@ -31,7 +34,7 @@ export class LayerMap {
   }
 
   get(block: BlockIndex): Location | undefined {
-    const place = this.#chunks.get(Math.floor(block / chunkBlocks))
+    const place = this.#place(Math.floor(block / chunkBlocks))
     if (place === undefined) return undefined
     const location = this.#entry(place, block % chunkBlocks)
     return location === absent ? undefined : (location as Location)
@@ -44,7 +47,7 @@ export class LayerMap {
   /** What the block had before. */
   set(block: BlockIndex, location: Location): Location | undefined {
     const chunk = Math.floor(block / chunkBlocks)
-    const place = this.#chunks.get(chunk) ?? this.#addChunk(chunk)
+    const place = this.#place(chunk) ?? this.#addChunk(chunk)
     const before = this.#put(place, block % chunkBlocks, location)
     if (before !== absent) return before as Location
     this.#counts[place]! += 1
@@ -55,7 +58,7 @@ export class LayerMap {
   /** What the block had. */
   delete(block: BlockIndex): Location | undefined {
     const chunk = Math.floor(block / chunkBlocks)
-    const place = this.#chunks.get(chunk)
+    const place = this.#place(chunk)
     if (place === undefined) return undefined
     const before = this.#put(place, block % chunkBlocks, absent)
     if (before === absent) return undefined
@@ -121,6 +124,15 @@ export class LayerMap {
     return undefined
   }
 
+  #place(chunk: number): number | undefined {
+    if (chunk === this.#recentChunk) return this.#recentPlace
+    const place = this.#chunks.get(chunk)
+    if (place === undefined) return undefined
+    this.#recentChunk = chunk
+    this.#recentPlace = place
+    return place
+  }
+
   #leavesInOrder(): number[] {
     this.#sortedLeaves ??= [...this.#leaves.keys()].sort((a, b) => a - b)
     return this.#sortedLeaves
@@ -155,6 +167,7 @@ export class LayerMap {
 
   #removeChunk(chunk: number, place: number): void {
     this.#chunks.delete(chunk)
+    this.#recentChunk = -1
     this.#spare.push(place)
     const leaf = Math.floor(chunk / leafChunks)
     const count = this.#leaves.get(leaf)! - 1

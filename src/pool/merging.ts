@@ -34,10 +34,11 @@ export class Merging {
   readonly #loader: LayerLoader
   readonly #structure: Exclusive
   readonly #onDamage: (error: StorageError) => void
-  /** Layers whose pages cannot be read, or whose child's cannot. */
+  /** Not to be merged: pages of the layer, or of its child, cannot be read. */
   readonly #stuck = new Set<LayerId>()
   #running: Promise<void> | undefined
-  #since: LogSequence
+  /** Of the last record that may have made garbage. */
+  #since = -1
   readonly #stop = new AbortController()
   readonly #pause = new Pause()
   #background: string | null = null
@@ -54,7 +55,6 @@ export class Merging {
     this.#loader = loader
     this.#structure = structure
     this.#onDamage = onDamage
-    this.#since = state.sequence
   }
 
   /** What goes on, for people. */
@@ -62,15 +62,15 @@ export class Merging {
     return this.#background
   }
 
-  /** There may be garbage, since the record before this sequence. */
-  look(sequence: LogSequence): void {
-    this.#since = sequence
+  /** There may be garbage. @param sequence of the record that made it, unless that is durable */
+  look(sequence?: LogSequence): void {
+    if (sequence !== undefined) this.#since = sequence
     if (this.#stop.signal.aborted) return
     this.#running ??= this.#run().finally(() => {
       this.#running = undefined
       this.#background = null
       // Made while the last turn ended.
-      if (!this.#stop.signal.aborted && !this.#log.isBroken && this.#next()) this.look(this.#since)
+      if (!this.#stop.signal.aborted && !this.#log.isBroken && this.#next()) this.look()
     })
   }
 
@@ -89,7 +89,7 @@ export class Merging {
     await undefined
     for (let step = this.#next(); step && !this.#stop.signal.aborted; step = this.#next()) {
       try {
-        if (this.#log.durable < this.#since) await this.#log.sync()
+        if (this.#log.durable <= this.#since) await this.#log.sync()
         if (step.child === undefined) await this.#drop(step.layer)
         else await this.#merge(step.layer, step.child)
       } catch (error) {
@@ -108,13 +108,12 @@ export class Merging {
 
   /** Leaves first: what they leave makes the rest simpler. Then garbage over a child that stays. */
   #next(): Step | undefined {
-    const garbage = garbageLayers(this.#state.catalog).filter((layer) => !this.#stuck.has(layer))
     let merge: Step | undefined
-    for (const layer of garbage) {
+    for (const layer of garbageLayers(this.#state.catalog)) {
       const children = childrenOf(this.#state.catalog, layer)
       if (children.length === 0) return { layer, child: undefined }
       // The newest garbage lies next to what stays.
-      if (children.length === 1) merge = { layer, child: children[0]! }
+      if (children.length === 1 && !this.#stuck.has(layer)) merge = { layer, child: children[0]! }
     }
     return merge
   }

@@ -84,12 +84,12 @@ export class OpenVolumes {
   }
 
   /** @throws StorageError VOLUME_OPEN, POOL_DAMAGED */
-  async openVolume(volume: VolumeEntry, options: OpenOptions): Promise<OpenThinVolume> {
+  async openVolume(volume: VolumeEntry, options: OpenOptions, endBytes?: number): Promise<OpenThinVolume> {
     const { id } = volume
     if (this.#claimed.has(id)) throw alreadyOpen(volume.name)
     this.#claimed.add(id)
     const top = (): LayerId => this.#parts.state.catalog.volumes.get(id)?.layer ?? noLayer
-    const sizeBytes = (): number => this.#parts.state.catalog.volumes.get(id)?.sizeBytes ?? 0
+    const sizeBytes = (): number => endBytes ?? this.#parts.state.catalog.volumes.get(id)?.sizeBytes ?? 0
     const thin = this.#thinVolume(top)
     return this.#open(thin, volume.name, sizeBytes, options, {
       admit: (opened) => this.#volumes.set(id, opened),
@@ -98,6 +98,22 @@ export class OpenVolumes {
         this.#claimed.delete(id)
       },
     })
+  }
+
+  /**
+   * Make what lies behind `fromBytes` in the same block read as zeros: it is about to be cut off, and must not come back
+   * when the volume grows. May need space. @throws StorageError VOLUME_OPEN, POOL_DAMAGED, IO_FAILED
+   */
+  async zeroBlockEnd(volume: VolumeEntry, fromBytes: number): Promise<void> {
+    const { blockBytes } = this.#parts.state.geometry
+    const endBytes = Math.min(Math.ceil(fromBytes / blockBytes) * blockBytes, volume.sizeBytes)
+    if (endBytes === fromBytes) return
+    const opened = await this.openVolume(volume, { readOnly: false, threads: 1, onLost: () => {} }, endBytes)
+    try {
+      await opened.native.resize(fromBytes)
+    } finally {
+      await opened.close()
+    }
   }
 
   /** Only to be read. @throws StorageError POOL_DAMAGED */

@@ -21,7 +21,7 @@ import type { PoolState } from './state.js'
 import type { ImageOrigin } from './thin-pool.js'
 
 /** Of an extent of holes in the catalog, at the most. */
-const holeBytes = 16
+const holeBytes = 5
 
 interface Parts {
   readonly state: PoolState
@@ -202,13 +202,17 @@ export class PoolOperations {
     throw new StorageError('NO_SUCH_SNAPSHOT', { op, object: `${volume.name}@${name}`, hint })
   }
 
-  /** What is cut off is trimmed in the same step. Bytes of a block that is cut in two stay until they are written. */
+  /** What is cut off is trimmed in the same step. */
   async #shrink(id: VolumeId, operation: Operation & { op: 'resize' }): Promise<void> {
-    const { state, log, loader, structure } = this.#parts
+    const { state, log, loader, structure, open } = this.#parts
+    const op = 'volume resize'
+    this.#checkClosed(op, state.catalog.volumes.get(id)!)
+    // Before the operation: after it a crash would leave bytes that come back when the volume grows.
+    await open.zeroBlockEnd(state.catalog.volumes.get(id)!, operation.sizeBytes)
     await log.whenRoom(() =>
       structure.run(async () => {
         const volume = state.catalog.volumes.get(id)!
-        this.#checkClosed('volume resize', volume)
+        this.#checkClosed(op, volume)
         const need = loader.need(() => [volume.layer])
         try {
           await loader.loadLayer(volume.layer)

@@ -249,7 +249,7 @@ function begin(pool: RunningPool): void {
   for (const { where, what } of pool.store.damage) {
     pool.report('warning', 'POOL_METADATA_DAMAGED', `${where}: ${what}. The other copy was read.`)
   }
-  pool.merging.look(pool.state.sequence)
+  pool.merging.look()
   sweep(pool).catch((error) => pool.log.fail(error))
 }
 

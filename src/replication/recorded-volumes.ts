@@ -23,7 +23,7 @@ export class RecordedVolumes {
     return this.#members.some(({ volume }) => volume.device !== null)
   }
 
-  /** Workers can read and write them from here on, until release(). Nothing to do when they can already. */
+  /** Workers can read and write them from here on, until letGo(). Nothing to do when they can already. */
   async hold(): Promise<void> {
     for (const { volume } of this.#members) {
       if (this.#held.includes(volume)) continue
@@ -65,17 +65,13 @@ export class RecordedVolumes {
   }
 
   /**
-   * No write goes into the journal any more, it is closed, and the volumes are let go.
+   * No write goes into the journal any more, and it is closed.
    * @param complete the journal is kept, and the backings hold everything in it
    */
   async release(journal: StreamJournal, complete: boolean): Promise<void> {
-    try {
-      for (const { volume } of this.#members) await volume.setJournal(null)
-      await this.sync()
-      await journal.close(complete)
-    } finally {
-      await this.letGo()
-    }
+    for (const { volume } of this.#members) await volume.setJournal(null)
+    await this.sync()
+    await journal.close(complete)
   }
 
   /** Everything acknowledged so far is durable on the backings. */

@@ -65,7 +65,9 @@ export class SourceStream {
     this.#health = new StreamHealth(options.definition.name, options.report)
     this.#volumes = new RecordedVolumes(options.definition.volumes, options.volumes)
     this.#state = new StreamState(options.store, options.definition.name)
-    this.#hold = new EpochHold(this.#state, () => this.#journalEnd())
+    this.#hold = new EpochHold(this.#state, async () =>
+      this.position.phase === 'running' ? this.#running?.journal.sync() : undefined,
+    )
     this.#buffer = new SourceBuffer(options.bufferDirectory, this.#state)
     const { journal, store } = options
     const onEvent: StreamJournalOptions['onEvent'] = (event) => this.#noteJournalEvent(event)
@@ -96,7 +98,7 @@ export class SourceStream {
    * @throws StorageError what kept the journal from being replayed
    */
   start(): Promise<void> {
-    return this.#exclusive.run(() => this.#start())
+    return this.#turn(() => this.#start())
   }
 
   async #start(): Promise<void> {
@@ -116,14 +118,6 @@ export class SourceStream {
   async #recover(): Promise<void> {
     await this.#buffer.open()
     await this.#volumes.hold()
-    try {
-      await this.#replay()
-    } finally {
-      if (!this.#running) await this.#volumes.letGo()
-    }
-  }
-
-  async #replay(): Promise<void> {
     const { journal, report } = await openReplayed(this.#journalOptions, this.#volumes)
     if (report.records > 0) {
       this.#health.say(
@@ -147,12 +141,12 @@ export class SourceStream {
    * the new generation is recorded would pair the old position with the new journal otherwise.
    */
   initialize(): Promise<void> {
-    return this.#exclusive.run(async () => {
+    return this.#turn(async () => {
+      await this.#volumes.hold()
       if (this.#running) await this.#volumes.sync()
       await this.#state.move({ phase: 'diverged', divergedReason: 'An initialisation was interrupted as it began.' })
       await this.#halt(true)
       await this.#buffer.clear()
-      await this.#volumes.hold()
       const journal = await StreamJournal.create(this.#journalOptions)
       const held = this.#hold.active
       const { generation, counters } = this.position
@@ -184,9 +178,8 @@ export class SourceStream {
   }
 
   /**
-   * What is written from here on, until the function this resolves to is called, appears at the destination at once,
-   * together with what hosts write meanwhile. More than the source buffer holds appears in several epochs; an event says
-   * so. On a stream that does not run there is nothing to hold.
+   * What is written from here until the function this resolves to is called appears at the destination at once, with
+   * what hosts write meanwhile; but more than the source buffer holds in several epochs, and an event says so.
    */
   async holdEpoch(): Promise<() => Promise<void>> {
     const { journal, cutter } = this.#running ?? {}
@@ -204,10 +197,6 @@ export class SourceStream {
     this.#running?.cutter.flush(lsn(BigInt(this.position.copyEndLsn)))
   }
 
-  async #journalEnd(): Promise<Lsn | undefined> {
-    return this.position.phase === 'running' ? this.#running?.journal.sync() : undefined
-  }
-
   /** Wait until the destination is consistent and has applied the epoch; false when the time is over first. */
   async applied(epoch: number, timeoutMs: number): Promise<boolean> {
     const { generation } = this.position
@@ -223,7 +212,7 @@ export class SourceStream {
 
   /** Pausing holds the transfer back; resuming also tries again what failed. */
   setPaused(paused: boolean): Promise<void> {
-    return this.#exclusive.run(async () => {
+    return this.#turn(async () => {
       this.#definition = { ...this.#definition, paused }
       const running = this.#running
       running?.sender.pause.wake()
@@ -240,7 +229,7 @@ export class SourceStream {
    * (a host has it mounted) stays recorded to the last moment; the next start replays as after a crash.
    */
   stop(): Promise<void> {
-    return this.#exclusive.run(async () => {
+    return this.#turn(async () => {
       if (!this.#volumes.someAttached) return this.#halt(false)
       this.#running?.stop.abort()
       await this.#running?.ended
@@ -250,7 +239,7 @@ export class SourceStream {
 
   /** Stop recording and forget everything at this site; the copy at the destination stays. */
   remove(): Promise<void> {
-    return this.#exclusive.run(async () => {
+    return this.#turn(async () => {
       if (this.#running) {
         await this.#volumes.sync()
         await this.#state.move({ phase: 'diverged', divergedReason: 'Its removal was interrupted.' })
@@ -291,6 +280,17 @@ export class SourceStream {
 
   get sentLsn(): string {
     return this.#state.sentLsn
+  }
+
+  /** One at a time; and whatever fails, a stream that does not run holds no volume. */
+  #turn(action: () => Promise<void>): Promise<void> {
+    return this.#exclusive.run(async () => {
+      try {
+        await action()
+      } finally {
+        if (!this.#running) await this.#volumes.letGo()
+      }
+    })
   }
 
   /** Record from here on, then cut and send. */

@@ -26,6 +26,9 @@ export interface OpenedVolume {
   readonly close: () => Promise<void>
 }
 
+/** A served file that a program still had open when nobody needed it any more is closed as soon as it can be. */
+const closeAgainMs = 2_000
+
 /** Where a volume's writes are recorded. */
 interface Capture {
   readonly journal: NativeJournal
@@ -72,6 +75,7 @@ export abstract class FrontEnd implements HostVolume {
   #unsynced: unknown
   #capture: Capture | null = null
   #holdCount = 0
+  #closeAgain: NodeJS.Timeout | undefined
 
   constructor(options: FrontEndOptions) {
     this.options = options
@@ -221,8 +225,17 @@ export abstract class FrontEnd implements HostVolume {
   }
 
   async #closeUnneeded(): Promise<void> {
+    clearTimeout(this.#closeAgain)
     const needed = this.#device !== null || (this.servesFile && this.#holdCount > 0)
-    if (this.#opened && !needed) await this.#close()
+    if (!this.#opened || needed) return
+    try {
+      await this.#close()
+    } catch (error) {
+      // Nobody waits for this: a program that reads the served file is let finish.
+      if (!this.#opened || !this.servesFile || !isBusy(error)) throw error
+      const again = (): unknown => this.#exclusive.run(() => this.#closeUnneeded()).catch(() => undefined)
+      this.#closeAgain = setTimeout(again, closeAgainMs).unref()
+    }
   }
 
   async #close(): Promise<void> {
@@ -265,4 +278,8 @@ export abstract class FrontEnd implements HostVolume {
       hint: `It is attached ${how}. Detach it first: tidemark volume detach ${this.name}`,
     })
   }
+}
+
+function isBusy(error: unknown): boolean {
+  return error instanceof StorageError && error.code === 'DEVICE_BUSY'
 }

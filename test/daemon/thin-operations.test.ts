@@ -26,7 +26,14 @@ async function agent(test: Parameters<typeof scratchFolder>[0]) {
   const told: string[][] = []
   const runDirectory = join(folder, 'run')
   const frontEnd: FrontEndOptions = { intercept: {} as Intercept, runDirectory, threads: 1, onLost: () => {} }
-  const paths = new PathVolumes({ store, frontEnd, direct: false, forbidden: [], poolAt: () => undefined })
+  const paths = new PathVolumes({
+    store,
+    frontEnd,
+    direct: false,
+    forbidden: [],
+    poolAt: () => undefined,
+    identify: engine.identify.bind(engine),
+  })
   const pools = new Pools({
     store,
     engine,

@@ -3,7 +3,7 @@
 // The native filter without Node, on a real /dev/loop device, to be built with a sanitizer. Threads write, read, trim
 // and flush overlapping ranges while the journal is set and taken away and blocks are granted.
 //
-// Usage: stress FOLDER linear|mapped      exit code 0 when everything held
+// Usage: stress FOLDER linear|mapped|thin      exit code 0 when everything held
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <sys/ioctl.h>
@@ -19,8 +19,10 @@
 #include <vector>
 
 #include "../../native/volume/volume.h"
+#include "stress.h"
 
 using namespace tidemark;
+using namespace tidemark::stress;
 
 namespace {
 
@@ -28,22 +30,6 @@ constexpr uint64_t sizeBytes = 8 << 20;
 constexpr uint32_t blockBytes = 64 << 10;
 constexpr int hostThreads = 4;
 constexpr int requestsEach = 400;
-
-void require(bool held, const char* what) {
-  if (held) return;
-  std::fprintf(stderr, "stress: %s (errno %s)\n", what, std::strerror(errno));
-  std::exit(1);
-}
-
-template <typename T>
-T must(Result<T> result, const char* what) {
-  if (!result) {
-    const Error& error = result.error();
-    std::fprintf(stderr, "stress: %s: %s %s\n", what, error.code.c_str(), error.message.c_str());
-    std::exit(1);
-  }
-  if constexpr (!std::is_void_v<T>) return result.take();
-}
 
 void host(const std::string& device, uint32_t seed) {
   std::mt19937 random(seed);
@@ -102,11 +88,13 @@ class Answering {
       }
       std::vector<Grant> grants;
       for (const Fault& fault : faults) {
-        // A read fault that waited beside a write fault of the same block must not take back what that was granted.
+        if (fault.kind == FaultKind::kReadUnknown) {
+          must(volume.loadLeaf(fault.block / kLeafBlocks, {}), "load a leaf");
+          continue;
+        }
         const bool before = mapped_[fault.block];
-        const bool mapped = before || fault.kind == FaultKind::kWrite;
-        mapped_[fault.block] = mapped;
-        grants.push_back(Grant{fault.block, fault.block, mapped, mapped, mapped && !before ? -1 : Grant::noCopy});
+        mapped_[fault.block] = true;
+        grants.push_back(Grant{fault.block, fault.block, true, true, before ? Grant::noCopy : -1});
       }
       if (!grants.empty()) must(volume.grant(std::move(grants)), "grant");
     }
@@ -120,23 +108,34 @@ class Answering {
 
 }  // namespace
 
-int main(int count, char** arguments) {
-  require(count == 3, "usage: stress FOLDER linear|mapped");
-  const std::string folder = arguments[1];
-  const bool mapped = std::string(arguments[2]) == "mapped";
-  const std::string backing = folder + "/backing", mountPoint = folder + "/mount", segments = folder + "/journal";
-  require(close(open(backing.c_str(), O_CREAT | O_WRONLY | O_TRUNC, 0600)) == 0, "make the backing");
-  require(truncate(backing.c_str(), sizeBytes) == 0, "size the backing");
-  require(close(open(mountPoint.c_str(), O_CREAT | O_WRONLY, 0600)) == 0, "make the mount point");
-  require(mkdir(segments.c_str(), 0700) == 0, "make the journal's folder");
+void tidemark::stress::makeFile(const std::string& path, uint64_t bytes) {
+  require(close(open(path.c_str(), O_CREAT | O_WRONLY | O_TRUNC, 0600)) == 0, "make a file");
+  require(truncate(path.c_str(), static_cast<off_t>(bytes)) == 0, "size a file");
+}
 
-  JournalOptions journalOptions;
-  journalOptions.directory = segments;
-  journalOptions.journalId.fill(9);
-  journalOptions.segmentBytes = 4 << 20;
-  journalOptions.limitBytes = uint64_t{1} << 30;
-  journalOptions.incarnation = 1;
-  std::shared_ptr<Journal> journal = must(Journal::open(std::move(journalOptions)), "open the journal");
+std::shared_ptr<Journal> tidemark::stress::openJournal(const std::string& folder) {
+  JournalOptions options;
+  options.directory = folder + "/journal";
+  require(mkdir(options.directory.c_str(), 0700) == 0, "make the journal's folder");
+  options.journalId.fill(9);
+  options.segmentBytes = 4 << 20;
+  options.limitBytes = uint64_t{1} << 30;
+  options.incarnation = 1;
+  return must(Journal::open(std::move(options)), "open the journal");
+}
+
+int main(int count, char** arguments) {
+  require(count == 3, "usage: stress FOLDER linear|mapped|thin");
+  const std::string folder = arguments[1];
+  if (std::string(arguments[2]) == "thin") {
+    runThin(folder);
+    return 0;
+  }
+  const bool mapped = std::string(arguments[2]) == "mapped";
+  const std::string backing = folder + "/backing", mountPoint = folder + "/mount";
+  makeFile(backing, sizeBytes);
+  makeFile(mountPoint, 0);
+  std::shared_ptr<Journal> journal = openJournal(folder);
 
   std::atomic<uint32_t> wanted{0};
   Answering answering(wanted);

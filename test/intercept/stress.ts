@@ -9,12 +9,12 @@ import { Rig } from './rig.js'
 const execute = promisify(execFile)
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../../..')
 /** Everything but binding/ is plain C++. */
-const folders = ['sys', 'device', 'extent', 'frontend', 'journal', 'volume']
+const folders = ['sys', 'device', 'extent', 'frontend', 'journal', 'pool', 'volume']
 /** Compilers at a time. */
 const compilerCount = 2
 
 async function listSources(): Promise<string[]> {
-  const sources = [path.join(root, 'test/intercept/stress.cc')]
+  const sources = ['stress.cc', 'stress_thin.cc'].map((name) => path.join(root, 'test/intercept', name))
   for (const folder of folders) {
     const names = await readdir(path.join(root, 'native', folder))
     sources.push(...names.filter((name) => name.endsWith('.cc')).map((name) => path.join(root, 'native', folder, name)))
@@ -46,6 +46,13 @@ async function build(flags: readonly string[], folder: string): Promise<string> 
   await Promise.all(Array.from({ length: compilerCount }, compileNext))
   const program = path.join(folder, 'stress')
   await execute('g++', [...flags, ...objects, '-o', program, '-lpthread'])
+  // With the keeper beside it a program that is killed leaves nothing that hangs.
+  await execute('g++', [
+    '-std=c++20',
+    path.join(root, 'native/keeper/keeper.cc'),
+    '-o',
+    path.join(folder, 'tidemark_keeper'),
+  ])
   return program
 }
 
@@ -54,7 +61,7 @@ export async function stress(t: Test, flags: readonly string[]): Promise<void> {
   const rig = await Rig.open()
   t.teardown(() => rig.close())
   const program = await build(flags, rig.file('build'))
-  for (const table of ['linear', 'mapped']) {
+  for (const table of ['linear', 'mapped', 'thin']) {
     const folder = rig.file(table)
     await mkdir(folder)
     const env = { ...process.env, TSAN_OPTIONS: 'halt_on_error=1', UBSAN_OPTIONS: 'print_stacktrace=1' }

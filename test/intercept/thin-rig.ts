@@ -67,6 +67,9 @@ export class TinyPool {
   readonly events: PoolEvent[] = []
   readonly #layers = new Map<number, Layer>()
   #next = firstLocation
+  /** Sequence of the record behind those taken. */
+  #following = 0n
+  #closed = false
 
   constructor(file: string, sizeBytes: number) {
     this.file = file
@@ -79,9 +82,14 @@ export class TinyPool {
       onEvent: (event) => {
         this.events.push(event)
         // Nothing here survives a restart: what was taken is needed no more.
-        if (event.kind !== 'failed') this.take()
+        if (event.kind !== 'failed' && !this.#closed) this.take()
       },
     })
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true
+    await this.native.close()
   }
 
   addLayer(layer: number, parent?: number): void {
@@ -104,6 +112,7 @@ export class TinyPool {
     const taken: LogEntry[] = []
     for (let at = 0; at < bytes.length; at += recordBytes) {
       const kind = bytes[at + 23]
+      this.#following = bytes.readBigUInt64LE(at + 8) + 1n
       const layer = bytes.readUInt32LE(at + 4)
       const block = bytes.readUIntLE(at + 16, 6)
       const value = Number(bytes.readBigUInt64LE(at + 24))
@@ -111,11 +120,14 @@ export class TinyPool {
       else if (kind === types.hole) taken.push({ type: 'hole', layer, block, value })
       else if (kind === types.commit) taken.push({ type: 'commit', layer, block, value })
       else taken.push({ type: 'operation', layer, block, value })
-      if (kind === types.operation) at += Math.ceil(layer / recordBytes) * recordBytes
+      if (kind !== types.operation) continue
+      const places = Math.ceil(layer / recordBytes)
+      at += places * recordBytes
+      this.#following += BigInt(places)
     }
     for (const entry of taken) this.#apply(entry)
     this.log.push(...taken)
-    if (taken.length > 0) this.native.trim(this.native.head())
+    if (taken.length > 0) this.native.trim(this.#following)
     return taken
   }
 
@@ -316,7 +328,7 @@ export class ThinRig {
         await step().catch(() => undefined)
       }
     }
-    await this.pool.native.close().catch(() => undefined)
+    await this.pool.close().catch(() => undefined)
     await this.rig.close()
   }
 }

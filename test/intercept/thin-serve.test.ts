@@ -158,7 +158,7 @@ t.test('an agent is gone when it is killed, though a thread of its own uses what
   const backing = await rig.backing('backing', 16 * MiB)
   const file = await rig.mountPoint('mount')
   // Often enough that some threads are in the middle of a request: without the keeper one agent in four stayed.
-  for (let round = 0; round < 12; round += 1) {
+  for (let round = 0; round < 6; round += 1) {
     const agent = spawn(process.execPath, [path.join(here, 'thin-self-user.js'), backing, file], {
       stdio: ['ignore', 'pipe', 'inherit'],
     })

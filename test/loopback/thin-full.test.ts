@@ -90,7 +90,10 @@ t.test('after the set time a write without room fails with ENOSPC, and the file 
   await rig.attach('ballast', 256 * MiB)
   const device = await rig.attach('files', GiB)
   await run('mkfs.ext4', '-q', device)
+  let kept = ''
   await rig.mounted([device], 'files', async (directory) => {
+    await run('dd', 'if=/dev/urandom', `of=${directory}/kept`, 'bs=1M', 'count=16', 'conv=fsync', 'status=none')
+    kept = await run('md5sum', `${directory}/kept`)
     const begin = Date.now()
     const result = await fio(join(directory, 'data'), { rw: 'write', bs: '64k', size: '320m', fallocate: 'none' })
     t.not(result.errors, 0)

@@ -57,22 +57,30 @@ t.test('a fresh 1 TiB volume is discarded in a second and allocates nothing', as
 
 t.test('the memory of a mapped block is what the design says', async (t) => {
   const blockBytes = 4 * KiB
-  const rig = await ThinRig.create(t, 'thin-mapped', { devices: [{ sizeBytes: 3 * GiB }], blockBytes, unitBytes: MiB })
-  const mappedBytes = 2 * GiB
+  const rig = await ThinRig.create(t, 'thin-mapped', { devices: [{ sizeBytes: 2 * GiB }], blockBytes, unitBytes: MiB })
+  const mappedBytes = GiB
   const device = await rig.attach('mapped', mappedBytes)
   const written = await fio(device, { rw: 'write', bs: '1m', size: mappedBytes, iodepth: 4 })
   t.equal(written.errors, 0, written.errors ? written.output : 'no errors')
   const blocks = mappedBytes / blockBytes
   t.equal((await rig.child.pool('facts')).mappedBytes, mappedBytes)
   await rig.detach('mapped')
+  await rig.child.pool('createVolume', 'small', mappedBytes)
   await rig.reopen()
+  /** A read in each leaf of the table. */
+  const touch = async (volume: string) => {
+    const { device } = await rig.timedAttach(volume)
+    const read = await fio(device, { rw: 'read:16773120', bs: '4k', size: mappedBytes, iodepth: 1 })
+    t.equal(read.errors, 0)
+  }
+  // What any attached volume costs, and code that runs for the first time, is not a block's.
+  await touch('small')
   const before = await residentBytes(rig)
-  const { device: again } = await rig.timedAttach('mapped')
-  const read = await fio(again, { rw: 'read:16773120', bs: '4k', size: mappedBytes, iodepth: 1 })
-  t.equal(read.errors, 0)
+  await touch('mapped')
   const perBlock = ((await residentBytes(rig)) - before) / blocks
   const perTebibyte = (perBlock * (TiB / (64 * KiB))) / MiB
   t.comment(`${perBlock.toFixed(1)} bytes a block: ${perTebibyte.toFixed(0)} MiB a mapped TiB of 64 KiB blocks`)
   t.ok(perBlock < 100, `${perBlock} bytes a block`)
   await rig.detach('mapped')
+  await rig.detach('small')
 })

@@ -9,15 +9,7 @@ import { type Agent, flush, mirror } from '../fixtures/agent.js'
 import { fio } from '../fixtures/fio.js'
 import { forget, remember } from '../fixtures/leftovers.js'
 import { command, difference, farPath } from '../fixtures/sites.js'
-import {
-  farPool,
-  farVolume,
-  poolFacts,
-  sourcePool,
-  thinVolume,
-  twoThinSites,
-  withSnapshot,
-} from '../fixtures/thin-sites.js'
+import { farPool, farVolume, poolFacts, sourcePool, thinVolume, twoThinSites } from '../fixtures/thin-sites.js'
 
 const unitBytes = 8 * MiB
 const sites = await twoThinSites(t)

@@ -87,3 +87,16 @@ t.test('a partial write after a snapshot copies one block, a whole one none', as
   t.ok(copiedBytes! <= 2 * blockBytes, 'is filled with zeros at the most')
   await rig.detach('copies')
 })
+
+t.test('what a shrink cut off in the middle of a block does not come back', async (t) => {
+  const device = await rig.attach('cut', 4 * MiB)
+  await dd('if=/dev/urandom', `of=${device}`, 'bs=512k', 'count=8')
+  await rig.detach('cut')
+  await rig.child.pool('createSnapshot', 'cut', 'before')
+  const kept = 3 * blockBytes + 512
+  await rig.child.pool('resizeVolume', 'cut', kept)
+  await rig.child.pool('resizeVolume', 'cut', 4 * MiB)
+  const again = await rig.attach('cut')
+  t.equal(await run('cmp', '--bytes', String(4 * MiB - kept), '--ignore-initial', `${kept}:0`, again, '/dev/zero'), '')
+  await rig.detach('cut')
+})

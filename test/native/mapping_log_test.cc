@@ -70,7 +70,8 @@ TEST("log records are on the ring as the format says, and are taken in the same 
   // Made with a bitwise CRC32C, outside of this project.
   const std::vector<uint8_t> first = readFile(path, kRingOffset + 7 * 32, 32);
   const std::vector<uint8_t> known = {0x52, 0xe6, 0x9e, 0x3b, 0x04, 0x03, 0x02, 0x01, 0x07, 0, 0, 0, 0, 0, 0, 0,
-                                      0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11, 0x01, 0x98, 0xba, 0xdc, 0xfe, 0, 0, 0, 0};
+                                      0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11, 0x01, 0x98, 0xba, 0xdc, 0xfe,
+                                      0, 0, 0, 0};
   CHECK(first == known);
 
   const auto walked = walkRing(path, 7);
@@ -374,7 +375,7 @@ TEST("what is not records is not appended, and what was not taken is not trimmed
   }
 }
 
-TEST("many publishers, a taker that trims and a committer: every record is taken once, in order, while the ring wraps") {
+TEST("many publish, one takes and trims, one commits: every record is taken once, in order, while the ring wraps") {
   TemporaryFolder folder;
   LogEvents events;
   const std::string path = makeDeviceFile(folder, "device");

@@ -62,7 +62,7 @@ class LogWalk {
       WalkedLogRecord record{sequence, static_cast<LogRecordType>(at[23]), static_cast<uint32_t>(little(at + 4, 4)),
                              little(at + 16, 7), little(at + 24, 8), ""};
       std::vector<uint8_t> sealed(4);
-      for (int byte = 0; byte < 4; byte++) sealed[static_cast<size_t>(byte)] = static_cast<uint8_t>(seed_ >> (8 * byte));
+      for (size_t byte = 0; byte < 4; byte++) sealed[byte] = static_cast<uint8_t>(seed_ >> (8 * byte));
       sealed.insert(sealed.end(), at + 4, at + 32);
       if (little(at, 4) != crc32cTable(sealed.data(), sealed.size())) break;
       if (little(at + 8, 8) != sequence || at[23] < 1 || at[23] > 6) break;

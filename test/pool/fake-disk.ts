@@ -3,6 +3,9 @@ import type { Random } from './model/random.js'
 
 const pageBytes = 4096
 
+/** Of what was not synced. */
+export type Lost = 'everything' | 'some' | 'nothing'
+
 /**
  * A file as a disk behind a page cache: what was written since the last sync may be lost page by page when the power goes.
  * It outlives the pools that write to it, as page cache does.
@@ -42,11 +45,10 @@ export class FakeDisk {
   }
 
   /** Each page that was not synced is as before or as written last. */
-  cutPower(random: Random): void {
-    const everything = random.chance(0.2)
-    const nothing = random.chance(0.2)
+  cutPower(random: Random, lost: Lost): void {
     for (const [page, before] of this.#onDisk) {
-      if (!nothing && (everything || random.chance(0.5))) writeSync(this.#fd, before, 0, pageBytes, page * pageBytes)
+      const isLost = lost === 'some' ? random.chance(0.5) : lost === 'everything'
+      if (isLost) writeSync(this.#fd, before, 0, pageBytes, page * pageBytes)
     }
     this.#onDisk.clear()
   }

@@ -92,6 +92,8 @@ export class FakePool implements NativePool {
   failure: string | undefined
   /** Trimmed blocks then read as zeros for certain. */
   certain = true
+  /** Syncs do not end while it is set. */
+  hold: Promise<void> | undefined
   #closed = false
   #roomWaiters: (() => void)[] = []
 
@@ -219,6 +221,7 @@ export class FakePool implements NativePool {
 
   async #syncOnce(): Promise<number> {
     await this.#fake.turn()
+    await this.hold
     this.#checkFailed()
     const covered = this.#head
     for (const disk of this.#disks) disk.sync()
@@ -439,6 +442,8 @@ export class FakeVolume implements NativeVolume {
 
   async resize(sizeBytes: number): Promise<void> {
     await this.#fake.turn()
+    // What is cut off is discarded first.
+    if (sizeBytes < this.sizeBytes) await this.trim(sizeBytes, this.sizeBytes - sizeBytes)
     this.sizeBytes = sizeBytes
   }
 

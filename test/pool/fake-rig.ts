@@ -9,7 +9,7 @@ import { decodeLabel } from '../../src/pool/label.js'
 import { type OpenPoolOptions, Pool } from '../../src/pool/pool.js'
 import { decodeSuperblock, encodeSuperblock } from '../../src/pool/superblock.js'
 import type { OpenThinVolume } from '../../src/pool/thin-pool.js'
-import { FakeDisk } from './fake-disk.js'
+import { FakeDisk, type Lost } from './fake-disk.js'
 import { FakeNative, type FakeVolume } from './fake-native.js'
 import { Random } from './model/random.js'
 
@@ -107,9 +107,9 @@ export class FakeRig {
   }
 
   /** The machine goes down: what was not synced may be lost. */
-  cutPower(): void {
+  cutPower(lost: Lost = this.random.pick(['everything', 'some', 'some', 'some', 'nothing'])): void {
     this.kill()
-    for (const disk of this.#disks) disk.cutPower(this.random)
+    for (const disk of this.#disks) disk.cutPower(this.random, lost)
     this.#otherBoot()
   }
 

@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict'
 import t from 'tap'
 import { blockIndex, poolLocation } from '../../src/pool/geometry.js'
 import { LayerMap } from '../../src/pool/layer-map.js'
@@ -15,23 +16,23 @@ t.test('a layer map is a map from blocks to locations, in order', async (t) => {
     const at = block()
     if (random.chance(0.6)) {
       const location = random.below(2 ** 30)
-      t.equal(map.set(blockIndex(at), poolLocation(location)), model.get(at), 'what was there before')
+      assert.equal(map.set(blockIndex(at), poolLocation(location)), model.get(at), 'what was there before')
       model.set(at, location)
     } else {
-      t.equal(map.delete(blockIndex(at)), model.get(at))
+      assert.equal(map.delete(blockIndex(at)), model.get(at))
       model.delete(at)
     }
     if (step % 500 !== 0) continue
     const sorted = [...model.keys()].sort((a, b) => a - b)
-    t.equal(map.size, model.size)
+    assert.equal(map.size, model.size)
     const from = block()
     const next = sorted.find((candidate) => candidate >= from)
-    t.equal(map.nextMapped(blockIndex(from)), next)
+    assert.equal(map.nextMapped(blockIndex(from)), next)
     const to = from + random.pick([10, 1000, 2 ** 34])
     const seen: [number, number][] = []
     map.forEach(blockIndex(from), blockIndex(to), (found, location) => seen.push([found, location]))
     const expected = sorted.filter((candidate) => candidate >= from && candidate < to)
-    t.same(
+    assert.deepEqual(
       seen,
       expected.map((candidate) => [candidate, model.get(candidate)]),
     )

@@ -48,6 +48,7 @@ export class RandomPool {
       open: 8,
       write: 40,
       snapshot: 8,
+      together: 4,
       removeSnapshot: 5,
       clone: this.#volumes.length < volumeLimit ? 3 : 0,
       rollback: 2,
@@ -140,6 +141,26 @@ export class RandomPool {
     this.#allSynced()
   }
 
+  /** A snapshot while the volume is being opened or closed, and others are busy. */
+  async together(): Promise<void> {
+    const volume = this.#pick((candidate) => candidate.snapshots.length < snapshotLimit)
+    if (!volume) return
+    const name = this.#name('s')
+    const changing = volume.open ? this.#close(volume) : this.rig.openVolume(volume.name)
+    for (let turns = this.#random.below(6); turns > 0; turns -= 1) await new Promise(setImmediate)
+    const others = [this.rig.pool.checkpoint(), this.rig.pool.mapped(volume.name, null)]
+    const [taken, changed] = await Promise.allSettled([
+      this.rig.pool.createSnapshot(volume.name, name),
+      changing,
+      ...others,
+    ])
+    if (changed.status === 'rejected') throw changed.reason
+    if (changed.value) volume.open = changed.value
+    if (taken.status === 'rejected') throw taken.reason
+    volume.snapshots.push({ name, model: volume.model.copy() })
+    this.#allSynced()
+  }
+
   async removeSnapshot(): Promise<void> {
     const volume = this.#pick((candidate) => candidate.snapshots.length > 0)
     if (!volume) return
@@ -207,10 +228,16 @@ export class RandomPool {
   async resize(): Promise<void> {
     const volume = this.#pick(() => true)
     if (!volume) return
-    // Whole blocks: what lies behind the end of a block that was cut in two is kept.
-    const sizeBytes = this.#random.between(16, 300) * 4096
+    const sizeBytes = this.#random.between(128, 2400) * sectorBytes
     if (sizeBytes < volume.model.sizeBytes) await this.#close(volume)
-    await this.rig.pool.resizeVolume(volume.name, sizeBytes)
+    try {
+      await this.rig.pool.resizeVolume(volume.name, sizeBytes)
+    } catch (error) {
+      // The rest of a block is filled with zeros, which may need a place.
+      if (!(error instanceof RefusedError) || error.errno !== 28) throw error
+      this.refused += 1
+      return
+    }
     volume.model.resize(sizeBytes)
     this.#allSynced()
   }

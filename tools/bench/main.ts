@@ -1,12 +1,12 @@
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { forget, remember } from '../../test/fixtures/leftovers.js'
+import { remember } from '../../test/fixtures/leftovers.js'
 import { repositoryRoot } from '../../test/fixtures/paths.js'
 import { BenchAgent, NotAvailable } from './agents.js'
 import { checkoutFacts, machineFacts } from './machine.js'
 import { syncFolder } from './measures/filling.js'
-import { figureOf, type Measure } from './measures/measure.js'
+import { type Found, figureOf, type Measure, type MeasureSetting } from './measures/measure.js'
 import { measures } from './measures.js'
 import { type BenchOptions, chosen, parseOptions, usage } from './options.js'
 import { plot } from './plot.js'
@@ -22,6 +22,7 @@ import { makePooledVolume } from './volumes.js'
 import { workloads } from './workloads.js'
 
 const startedMs = performance.now()
+const timeUp = 'time was up'
 
 function say(text: string): void {
   process.stderr.write(`[${((performance.now() - startedMs) / 1000).toFixed(0).padStart(4)} s] ${text}\n`)
@@ -47,21 +48,16 @@ async function main(words: readonly string[]): Promise<number> {
   await requireRoom(options.directory, Math.max(rowBytes, measureBytes))
 
   const folder = mkdtempSync(join(options.directory, 'tidemark-bench-'))
-  const scratch = { kind: 'scratch', path: folder } as const
-  remember(scratch)
+  // Given back at the end of the process, however it ends, with all that is in it.
+  remember({ kind: 'scratch', path: folder })
   // What servers make for themselves is in the same folder, and goes with it.
   process.env.TMPDIR = folder
-  try {
-    const results = await measureAll(options, plan, folder, words)
-    const text = report(results)
-    const place = writeResults(options, results, text)
-    process.stdout.write(`${text}\nWritten to ${place}.json, .txt and .svg\n`)
-    if (options.quick) return 0
-    return judge(results).some(({ verdict }) => verdict === 'missed') ? 1 : 0
-  } finally {
-    rmSync(folder, { recursive: true, force: true })
-    forget(scratch)
-  }
+  const results = await measureAll(options, plan, folder, words)
+  const text = report(results)
+  const place = writeResults(options, results, text)
+  process.stdout.write(`${text}\nWritten to ${place}.json, .txt and .svg\n`)
+  if (options.quick) return 0
+  return judge(results).some(({ verdict }) => verdict === 'missed') ? 1 : 0
 }
 
 function planOf({ quick, only, workloads: workloadNames, measures: measureNames }: BenchOptions) {
@@ -86,7 +82,8 @@ async function measureAll(
   const startedAt = new Date().toISOString()
   const machine = machineFacts(options.directory)
   const { quick, rounds, runMs, rampMs, volumeBytes } = options
-  const deadlineMs = startedMs + options.limitMs
+  const deadlineMs = startedMs + options.rowsLimitMs
+  const endMs = startedMs + options.limitMs
   const [samples, absences]: [Sample[], Absence[]] = [[], []]
   const [figures, missing]: [Figure[], MissingFigure[]] = [[], []]
   const noPools = await whyNoPools(inFolder(folder, 'probe'))
@@ -115,16 +112,16 @@ async function measureAll(
   }
   for (const measure of plan.measures) {
     const place = inFolder(folder, measure.id)
-    const late = performance.now() > deadlineMs
     const setting = { folder: place, volumeBytes, quick, rounds: quick ? 1 : rounds, kind, say } as const
-    const found = late ? 'time was up' : await tryMeasure(measure, setting)
+    const found: Found = {}
+    const reason = await tryMeasure(measure, setting, found, endMs)
     for (const { id, title, quick: inQuick } of measure.figures) {
       if (quick && inQuick === false) continue
-      const figure = typeof found === 'string' ? { samples: [], reason: found } : found[id]
+      const figure = found[id]
       if (figure && figure.samples.length > 0) figures.push(figureOf(measure, id, figure))
-      else missing.push({ id, title, reason: figure?.reason ?? 'it gave no such figure' })
+      else missing.push({ id, title, reason: figure?.reason ?? reason ?? 'it gave no such figure' })
     }
-    rmSync(place, { recursive: true, force: true })
+    if (reason !== timeUp) rmSync(place, { recursive: true, force: true })
   }
   return {
     version: resultsVersion,
@@ -144,17 +141,32 @@ async function measureAll(
   }
 }
 
-/** @returns what was found, or why nothing was */
-async function tryMeasure(measure: Measure, setting: Parameters<Measure['run']>[0]) {
+/** @returns why not everything was found */
+async function tryMeasure(
+  measure: Measure,
+  setting: MeasureSetting,
+  found: Found,
+  endMs: number,
+): Promise<string | undefined> {
+  const leftMs = endMs - performance.now()
+  if (leftMs <= 0) return timeUp
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<string>((resolve) => {
+    // What is left running then ends with this process.
+    if (Number.isFinite(leftMs)) timer = setTimeout(resolve, leftMs, timeUp)
+  })
   try {
     say(`${measure.id}: begins`)
-    await syncFolder(setting.folder)
-    return await measure.run(setting)
+    const work = syncFolder(setting.folder).then(() => measure.run(setting, found)) as Promise<string | undefined>
+    work.catch(() => undefined)
+    return await Promise.race([work, late])
   } catch (error) {
     const text = error instanceof Error ? error.message.split('\n')[0]! : String(error)
     const reason = error instanceof NotAvailable ? `not available: ${text}` : `failed: ${text}`
     say(`${measure.id}: ${reason}`)
     return reason
+  } finally {
+    clearTimeout(timer)
   }
 }
 
@@ -205,8 +217,9 @@ function listing(): string {
 }
 
 try {
-  process.exitCode = await main(process.argv.slice(2))
+  // A measure that was given up may still run: it, and what it holds, ends here.
+  process.exit(await main(process.argv.slice(2)))
 } catch (error) {
   process.stderr.write(`bench: ${error instanceof Error ? error.message : error}\n`)
-  process.exitCode = 2
+  process.exit(2)
 }

@@ -48,7 +48,7 @@ class PassThrough final : public RequestTarget {
     }
   }
 
-  void write(const Reply& reply, uint64_t offset, const uint8_t* payload, uint32_t length) override {
+  void write(const Reply& reply, uint64_t offset, uint8_t* payload, uint32_t length) override {
     const int failed = transfer(
         [&](size_t at, size_t left, off_t place) { return pwrite(file_, payload + at, left, place); }, offset, length);
     if (failed != 0) {

@@ -17,6 +17,8 @@ export interface Operation {
   happened(listed: ReadonlyMap<string, ThinVolumeFacts>): boolean | undefined
   /** In the model: it may have happened or not. */
   perhaps?(issued: number): void
+  /** In the model: it did not happen, and may have left traces. */
+  attempted?(): void
   /** A power cut may undo it. */
   readonly volatile?: boolean
   /** It needs space: it may be refused. */
@@ -30,7 +32,10 @@ export interface Pending {
 }
 
 const limits = { volumes: 7, snapshots: 5, mebibytes: 8 }
-const refusedForSpace = ['POOL_FULL', 'POOL_NEARLY_FULL']
+
+function isRefusal({ code, message }: PoolError): boolean {
+  return ['POOL_FULL', 'POOL_NEARLY_FULL'].includes(code) || (code === 'IO_FAILED' && /No space|ENOSPC/.test(message))
+}
 
 export class Operations {
   readonly #bench: Bench
@@ -53,7 +58,8 @@ export class Operations {
       if (error instanceof ChildGone) throw error
       this.pending = undefined
       bench.shadow.clock.release(issued)
-      if (operation.needsSpace && error instanceof PoolError && refusedForSpace.includes(error.code)) {
+      if (operation.needsSpace && error instanceof PoolError && isRefusal(error)) {
+        operation.attempted?.()
         bench.note(`refused: ${error.code}`)
         bench.refusals += 1
         return false
@@ -243,12 +249,19 @@ export class Operations {
   }
 
   resizing(volume: ModelVolume, sectors: number): Operation {
-    const { child } = this.#bench
+    const { child, blockSectors } = this.#bench
     return {
       text: `resize ${volume.name} from ${volume.content.sectors} to ${sectors} sectors`,
       call: () => child.pool('resizeVolume', volume.name, sectors * sectorBytes),
       apply: () => volume.content.resize(sectors),
       happened: (listed) => listed.get(volume.name)?.sizeBytes === sectors * sectorBytes,
+      needsSpace: true,
+      // The rest of the last block that stays is cleared first.
+      attempted: () => {
+        const { content } = volume
+        const end = Math.min(content.sectors, Math.ceil(sectors / blockSectors) * blockSectors)
+        if (sectors < end) content.issue(sectors, end - sectors, () => 0)
+      },
     }
   }
 

@@ -1,5 +1,6 @@
 import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
+import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import type { CreatePoolOptions, ThinPool } from '../../../src/pool/thin-pool.js'
 import { forget, remember } from '../../fixtures/leftovers.js'
@@ -67,6 +68,18 @@ export class PoolChild {
       await child.kill()
       throw error
     }
+  }
+
+  /** Begin to open the pool, and kill -9 the process so many milliseconds later, or once it is open. */
+  static async interrupt(paths: readonly string[], settings: OpenSettings, afterMs: number): Promise<void> {
+    const child = new PoolChild()
+    await child.own('process')
+    const opening = child.own('openPool', paths, settings).catch((error: unknown) => {
+      if (!(error instanceof ChildGone)) throw error
+    })
+    await Promise.race([opening, delay(afterMs)])
+    await child.kill()
+    await opening
   }
 
   get pid(): number {

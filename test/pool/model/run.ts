@@ -179,6 +179,10 @@ class Run {
       this.figures.powerCuts += 1
       bench.note(`power cut: ${await cutPower(bench.layout.paths, this.#random)}`)
     } else if (this.#random.chance(0.2)) await this.#check()
+    for (let again = 0; again < 2 && this.#random.chance(0.25); again++) {
+      bench.note('kill during recovery')
+      await PoolChild.interrupt(bench.layout.paths, settings, this.#random.below(60))
+    }
     bench.killing = false
     bench.child = await PoolChild.start(bench.layout.paths, settings)
     bench.note('opened again')
@@ -189,6 +193,7 @@ class Run {
       const happened = pending.operation.happened(new Map(listed.map((volume) => [volume.name, volume])))
       bench.note(`${pending.operation.text}: ${happened ?? 'perhaps'}`)
       if (happened) pending.operation.apply(pending.issued)
+      if (happened === false) pending.operation.attempted?.()
       if (happened === undefined) pending.operation.perhaps?.(pending.issued)
     }
     bench.shadow.clock.releaseAll()
@@ -256,6 +261,10 @@ class Run {
       await verifyAll(volume.name, file, volume.content, after, bench.origin, tick)
     }
     await this.#compareMapped(volume, null)
+    const [first] = await bench.child.pool('mapped', volume.name, null)
+    const next = await bench.child.own('nextMapped', file.mountPoint, 0)
+    if (next !== (first?.offset ?? null))
+      throw new Mismatch(`${volume.name}: nextMapped() ${next}, not ${first?.offset}`)
     if (!wasOpen && this.#random.chance(0.8)) await bench.close(volume)
   }
 

@@ -8,7 +8,7 @@ import { runFio } from '../fio.js'
 import { mirror } from '../streams.js'
 import { makePool, makeVolume } from '../volumes.js'
 import { syncFolder } from './filling.js'
-import type { Measure } from './measure.js'
+import type { Found, Measure } from './measure.js'
 
 const MiB = 2 ** 20
 const GiB = 2 ** 30
@@ -32,7 +32,7 @@ export const faultsMeasure: Measure = {
     { id: 'event-loop-p99', title: 'event-loop delay of the thread that answers faults, p99', unit: 'ms' },
   ],
   diskBytes: () => 12 * GiB,
-  async run(setting) {
+  async run(setting, found) {
     if (setting.kind !== 'thin') throw new NotAvailable('this build has no thin pools')
     const { folder } = setting
     const [between, delayFile] = [join(folder, 'between'), join(folder, 'event-loop.json')]
@@ -75,12 +75,12 @@ export const faultsMeasure: Measure = {
         setting.say(`faults: ${figures.iops.toFixed(0)}/s`)
       }
       const note = `${faultCount} blocks of 64 KiB, depth 64; ${mirroredRate} writes/s replicated meanwhile`
-      return {
+      Object.assign(found, {
         'fault-rate': { samples: rates, note },
         'fault-p50': { samples: p50s, note },
         'fault-p99': { samples: p99s, note },
         'event-loop-p99': { samples: delays, note: 'while the faults came' },
-      }
+      } satisfies Found)
     } finally {
       await source.stop()
       await destination.stop()

@@ -20,7 +20,7 @@ export const foldMeasure: Measure = {
     { id: 'fold-ratio', title: 'zipf overwrites: written for each byte that was sent', unit: 'x' },
   ],
   diskBytes: (volumeBytes) => 4 * volumeBytes,
-  async run(setting) {
+  async run(setting, found) {
     const { folder } = setting
     const volumeBytes = Math.min(setting.volumeBytes, 256 * 2 ** 20)
     const between = join(folder, 'between')
@@ -59,7 +59,8 @@ export const foldMeasure: Measure = {
         ratio.push(raw / sent)
       }
       const note = `${kindNote(setting)}; ${writeCount} writes an epoch, whole files counted, bytes that do not compress`
-      return { 'zipf-excess': { samples: excess, note }, 'fold-ratio': { samples: ratio, note } }
+      found['zipf-excess'] = { samples: excess, note }
+      found['fold-ratio'] = { samples: ratio, note }
     } finally {
       await sites.stop()
     }

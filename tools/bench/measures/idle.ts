@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { BenchAgent, delay } from '../agents.js'
 import { runFio } from '../fio.js'
 import { makePool, makeVolume } from '../volumes.js'
-import { type FoundFigure, kindNote, type Measure, type MeasureSetting } from './measure.js'
+import { type Found, kindNote, type Measure, type MeasureSetting } from './measure.js'
 
 const MiB = 2 ** 20
 const volumeBytes = 64 * MiB
@@ -36,8 +36,7 @@ export const idleMeasure: Measure = {
     }),
   ],
   diskBytes: () => 1024 * MiB,
-  async run(setting) {
-    const found: Record<string, FoundFigure> = {}
+  async run(setting, found) {
     const empty = await BenchAgent.start(setting.folder, 'empty')
     try {
       await delay(settleMs)
@@ -53,14 +52,13 @@ export const idleMeasure: Measure = {
       await empty.stop()
     }
     for (const count of setting.quick ? quickCounts : counts) {
-      Object.assign(found, await withVolumes(setting, count))
+      await withVolumes(setting, found, count)
       setting.say(`${count} idle volumes: ${found[`idle-memory-${count}`]?.samples[0]?.toFixed(0)} MiB`)
     }
-    return found
   },
 }
 
-async function withVolumes(setting: MeasureSetting, count: number): Promise<Record<string, FoundFigure>> {
+async function withVolumes(setting: MeasureSetting, found: Found, count: number): Promise<void> {
   const folder = join(setting.folder, `volumes-${count}`)
   await mkdir(folder)
   const agent = await BenchAgent.start(setting.folder, `with-${count}`)
@@ -79,11 +77,11 @@ async function withVolumes(setting: MeasureSetting, count: number): Promise<Reco
     const cpu = agent.exactCpuSeconds
     await delay(idleMs)
     const used = agent.exactCpuSeconds - cpu
-    const found: Record<string, FoundFigure> = {
+    Object.assign(found, {
       [`idle-cpu-${count}`]: { samples: [(100 * used) / (idleMs / 1000)], note: `${note}; ${idleMs / 1000} s` },
       [`idle-memory-${count}`]: { samples: [agent.residentMiB], note },
       [`attach-${count}`]: { samples: attaches, note },
-    }
+    } satisfies Found)
     if (!setting.quick) {
       const options = { rw: 'randwrite', bs: '4k', iodepth: 32, norandommap: 1, time_based: 1, runtime: '3s' }
       const samples: number[] = []
@@ -92,7 +90,6 @@ async function withVolumes(setting: MeasureSetting, count: number): Promise<Reco
     }
     await agent.stop()
     found[`start-${count}`] = { samples: [await agent.start()], note }
-    return found
   } finally {
     await agent.stop()
   }

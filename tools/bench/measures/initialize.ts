@@ -4,11 +4,13 @@ import { until } from '../agents.js'
 import { applied, initialize, startPair } from '../streams.js'
 import { makePooledVolume } from '../volumes.js'
 import { fill, syncFolder } from './filling.js'
-import { kindNote, type Measure } from './measure.js'
+import { type Found, kindNote, type Measure } from './measure.js'
 
 const GiB = 2 ** 30
 const MiB = 2 ** 20
 const limitMs = 300_000
+/** Each look costs the agent a little, and is in the figure. */
+const lookMs = 50
 const stream = 'bench'
 
 /** The first copy of a full volume into a folder: compression and sealing on, the destination stopped, then running. */
@@ -33,7 +35,7 @@ export const initializeMeasure: Measure = {
   ],
   // The volume, the source buffer and the folder's files of two generations, the destination's two images.
   diskBytes: (volumeBytes) => 8 * volumeBytes,
-  async run(setting) {
+  async run(setting, found) {
     const { folder, volumeBytes, quick, rounds } = setting
     const between = join(folder, 'between')
     await mkdir(between)
@@ -59,6 +61,7 @@ export const initializeMeasure: Measure = {
             view.epoch.cut > 0 &&
             view.epoch.sent === view.epoch.cut,
           limitMs,
+          lookMs,
         )
         sent.push(sampleOf(before, source.cpuSeconds, volumeBytes))
         setting.say(`initialize: ${sent.at(-1)!.rate.toFixed(0)} MiB/s`)
@@ -66,8 +69,8 @@ export const initializeMeasure: Measure = {
         await rm(between, { recursive: true })
         await mkdir(between)
       }
-      const figures = { ...figuresOf('initialize', sent, `${kindNote(setting)}, destination stopped`) }
-      if (quick) return figures
+      Object.assign(found, figuresOf('initialize', sent, `${kindNote(setting)}, destination stopped`))
+      if (quick) return
       await destination.start()
       const arrived: Sample[] = []
       for (let round = 0; round < rounds; round++) {
@@ -77,7 +80,7 @@ export const initializeMeasure: Measure = {
         await applied(source, stream)
         arrived.push(sampleOf(before, source.cpuSeconds + destination.cpuSeconds, volumeBytes))
       }
-      return { ...figures, ...figuresOf('initialize-applied', arrived, kindNote(setting)) }
+      Object.assign(found, figuresOf('initialize-applied', arrived, kindNote(setting)))
     } finally {
       await sites.stop()
     }
@@ -94,7 +97,7 @@ function sampleOf(before: { seconds: number; cpu: number }, cpu: number, bytes: 
   return { rate: bytes / MiB / seconds, cpu: (cpu - before.cpu) / (bytes / GiB) }
 }
 
-function figuresOf(name: string, samples: readonly Sample[], note: string) {
+function figuresOf(name: string, samples: readonly Sample[], note: string): Found {
   return {
     [`${name}-rate`]: { samples: samples.map(({ rate }) => rate), note },
     [`${name}-cpu`]: { samples: samples.map(({ cpu }) => cpu), note },

@@ -25,11 +25,12 @@ export interface Measure {
   /** Part of `--quick`. */
   readonly quick: boolean
   diskBytes(volumeBytes: number): number
-  /** By the id of a figure. A figure may be left out when it could not be had. */
-  run(setting: MeasureSetting): Promise<Found>
+  /** Puts each figure into `found` when it is complete: what is there counts also when it is given up before its end. */
+  run(setting: MeasureSetting, found: Found): Promise<void>
 }
 
-export type Found = Readonly<Record<string, FoundFigure>>
+/** By the id of a figure. */
+export type Found = Record<string, FoundFigure>
 export interface FoundFigure {
   readonly samples: readonly number[]
   readonly note?: string

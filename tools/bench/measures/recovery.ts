@@ -30,7 +30,7 @@ export const recoveryMeasure: Measure = {
     unit: 's',
   })),
   diskBytes: (volumeBytes) => 4 * volumeBytes + 6 * 2 ** 30,
-  async run(setting) {
+  async run(setting, found) {
     const { folder, volumeBytes } = setting
     const between = join(folder, 'between')
     await mkdir(between)
@@ -41,12 +41,10 @@ export const recoveryMeasure: Measure = {
       const { name, device } = await makePooledVolume(source, setting.kind, folder, volumeBytes)
       await fill({ device })
       await mirror(source, stream, name)
-      const found: Record<string, FoundFigure> = {}
       for (const size of journalMiB) {
         found[`recovery-${size}`] = await measureOne(setting, source, name, size)
         await applied(source, stream)
       }
-      return found
     } finally {
       await source.stop()
       await destination.stop()

@@ -4,7 +4,7 @@ import { BenchAgent } from '../agents.js'
 import { runFio } from '../fio.js'
 import { median } from '../statistics.js'
 import { makePool, newVolumeName, poolName } from '../volumes.js'
-import { type FoundFigure, kindNote, type Measure, type MeasureSetting } from './measure.js'
+import { type Found, kindNote, type Measure, type MeasureSetting } from './measure.js'
 
 const MiB = 2 ** 20
 const GiB = 2 ** 30
@@ -31,8 +31,7 @@ export const sizesMeasure: Measure = {
     },
   ]),
   diskBytes: () => 4 * GiB,
-  async run(setting) {
-    const found: Record<string, FoundFigure> = {}
+  async run(setting, found) {
     const agent = await BenchAgent.start(setting.folder, 'agent')
     try {
       if (setting.kind === 'thin') await makePool(agent, setting.folder, 3 * GiB)
@@ -40,7 +39,6 @@ export const sizesMeasure: Measure = {
     } finally {
       await agent.stop()
     }
-    return found
   },
 }
 
@@ -49,7 +47,7 @@ async function measureSize(
   agent: BenchAgent,
   name: string,
   sizeBytes: number,
-): Promise<Record<string, FoundFigure>> {
+): Promise<Found> {
   const ids = [`size-attach-${name}`, `size-memory-${name}`, `size-iops-${name}`] as const
   const file = join(setting.folder, `${name}.img`)
   const where = setting.kind === 'thin' ? { pool: poolName } : { path: file }

@@ -9,7 +9,7 @@ import { median, quantile } from '../statistics.js'
 import { applied, mirror, startPair } from '../streams.js'
 import { makePooledVolume } from '../volumes.js'
 import { fill, syncFolder } from './filling.js'
-import { type FoundFigure, kindNote, type Measure } from './measure.js'
+import { kindNote, type Measure } from './measure.js'
 
 const MiB = 2 ** 20
 const GiB = 2 ** 30
@@ -37,7 +37,7 @@ export const streamRatesMeasure: Measure = {
     { id: 'loaded-memory', title: 'source agent under that load, most memory', unit: 'MiB' },
   ],
   diskBytes: (volumeBytes) => 4 * volumeBytes + 12 * GiB,
-  async run(setting) {
+  async run(setting, found) {
     const { folder, volumeBytes, rounds, say } = setting
     const length = setting.quick ? 'quick' : 'full'
     const [burstMs, steadyMs] = [burstTimeMs[length], steadyTimeMs[length]]
@@ -45,7 +45,6 @@ export const streamRatesMeasure: Measure = {
     await mkdir(root)
     await chmod(folder, 0o755)
     const server = await startVsftpd({ root })
-    const found: Record<string, FoundFigure> = {}
     try {
       const sites = await startPair(folder, { via: 'ftp', url: server.url, inbox: server.inbox })
       const { source, destination } = sites
@@ -80,7 +79,6 @@ export const streamRatesMeasure: Measure = {
           say(`lag at ${share} %: p99 ${(quantile(seen, 0.99) / 1000).toFixed(2)} s`)
         }
         found['loaded-memory'] = { samples: [peakResidentMiB(source.pid)], note: 'since its start' }
-        return found
       } finally {
         await sites.stop()
       }

@@ -1,0 +1,72 @@
+import { readFileSync, truncateSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import type { Intercept, JournalOptions } from '../../src/intercept/addon.js'
+import { RecordedVolumes } from '../../src/replication/recorded-volumes.js'
+import { openReplayed } from '../../src/replication/replayed-journal.js'
+import type { HostVolume } from '../../src/volume/host-volume.js'
+import { journalId, SegmentWriter, segmentBytes } from '../fixtures/journal/segment-writer.js'
+import { MemoryStore } from '../fixtures/memory-store.js'
+import { scratchFolder } from '../fixtures/paths.js'
+
+t.test('a journal is written onto its volumes off the main thread, synced, and opened where it ends', async (t) => {
+  const directory = scratchFolder(t, 'replayed')
+  const paths = ['a', 'b'].map((name) => join(directory, name))
+  for (const path of paths) {
+    writeFileSync(path, '')
+    truncateSync(path, 65536)
+  }
+  const writer = new SegmentWriter()
+  writer.append({ type: 1, volume: 0, offset: 4096, payload: Buffer.alloc(512, 1) })
+  writer.append({ type: 1, volume: 1, offset: 0, payload: Buffer.alloc(4096, 2) })
+  writer.append({ type: 1, volume: 1, offset: 512, payload: Buffer.alloc(512, 3) })
+  writer.append({ type: 3, volume: 1, offset: 1024, length: 512 })
+  writer.flush(directory)
+  const store = new MemoryStore()
+  const bootId = readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim()
+  const state = { journalId: journalId.toString('hex'), segmentBytes, checkpointLsn: '0', incarnation: 1, bootId }
+  await store.put({ 'journal/s': { ...state, clean: false } })
+  const opened: JournalOptions[] = []
+  const intercept = { openJournal: (options: JournalOptions) => void opened.push(options) } as unknown as Intercept
+  const volumes = paths.map((path, at) => ({ name: `v${at}`, path, hold: async () => {} }) as unknown as HostVolume)
+  const definition = volumes.map(({ name }, index) => ({ index, name, sizeBytes: 65536 }))
+  const turns = setInterval(() => (turned += 1), 1)
+  t.teardown(() => clearInterval(turns))
+  let turned = 0
+  const { report } = await openReplayed(
+    { stream: 's', directory, state: store, intercept, segmentBytes, limitBytes: segmentBytes * 4, onEvent: () => {} },
+    new RecordedVolumes(definition, volumes),
+  )
+  t.match(report, { records: 4, voids: 0, afterPowerCut: false })
+  t.ok(turned > 0, 'the main thread went on')
+  const [a, b] = paths.map((path) => readFileSync(path))
+  t.same([a![4095], a![4096], a![4607], a![4608]], [0, 1, 1, 0])
+  t.same([b![511], b![512], b![1023], b![1024], b![1536]], [2, 3, 3, 0, 2])
+  t.equal(opened[0]?.startLsn, BigInt(writer.end))
+  t.match(store.get('journal/s'), { checkpointLsn: String(writer.end), incarnation: 2 })
+})
+
+t.test('a volume that cannot be written keeps the journal as it was', async (t) => {
+  const directory = scratchFolder(t, 'replayed')
+  const writer = new SegmentWriter()
+  writer.append({ type: 1, volume: 0, offset: 0, payload: Buffer.alloc(512, 1) })
+  writer.flush(directory)
+  const store = new MemoryStore()
+  const state = { journalId: journalId.toString('hex'), segmentBytes, checkpointLsn: '0', incarnation: 1, bootId: 'x' }
+  await store.put({ 'journal/s': { ...state, clean: false } })
+  const volume = { name: 'v', path: join(directory, 'missing') } as unknown as HostVolume
+  const opening = openReplayed(
+    {
+      stream: 's',
+      directory,
+      state: store,
+      intercept: { openJournal: () => t.fail('not to be opened') } as unknown as Intercept,
+      segmentBytes,
+      limitBytes: segmentBytes * 4,
+      onEvent: () => {},
+    },
+    new RecordedVolumes([{ index: 0, name: 'v', sizeBytes: 512 }], [volume]),
+  )
+  await t.rejects(opening, { code: 'BACKING_UNAVAILABLE', retry: 'later' })
+  t.match(store.get('journal/s'), { checkpointLsn: '0', incarnation: 1 })
+})
