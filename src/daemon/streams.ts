@@ -103,7 +103,9 @@ export class Streams {
       throw this.#refuse('BAD_REQUEST', given.name, 'Name each volume once, and at least one.')
     }
     const volumes = given.volumes.map((name, index) => {
-      const { sizeBytes, readOnly } = this.#options.volumes.get(name)
+      const volume = this.#options.volumes.get(name)
+      const { sizeBytes, readOnly } = volume
+      volume.checkUsable()
       if (readOnly) throw this.#refuse('VOLUME_READ_ONLY', name, 'Nothing is ever written to it. Make a clone of it.')
       const other = this.ofVolume(name)
       if (other) throw this.#refuse('VOLUME_IN_USE', name, `It belongs to the stream ${other.definition.name} already.`)

@@ -36,7 +36,8 @@ export class PoolImages implements Images {
     const made: InboundVolume[] = []
     for (const volume of volumes) {
       const known = before.find(({ name, thin }) => name === volume.name && thin?.poolId === pool.id)?.thin
-      const name = known?.volume ?? this.#freeName(pool, `${stream}.${volume.name}`, made)
+      const name =
+        known && !isForeign(pool, known.volume) ? known.volume : this.#freeName(pool, `${stream}.${volume.name}`, made)
       const incoming = incomingName(name)
       await this.#letGo(incoming)
       if (has(pool, incoming)) await pool.removeVolume(incoming)
@@ -74,6 +75,7 @@ export class PoolImages implements Images {
       const { volume: name } = thinOf(volume)
       const incoming = incomingName(name)
       if (!has(pool, incoming)) continue
+      if (isForeign(pool, name)) throw taken(name)
       if (has(pool, name) && this.#options.volume(pool, name).device !== null) throw attached(name)
       await this.#letGo(incoming)
       await this.#letGo(name)
@@ -153,6 +155,11 @@ function has(pool: ThinPool, volume: string): boolean {
   return pool.volumes().some(({ name }) => name === volume)
 }
 
+/** An operator made it. */
+function isForeign(pool: ThinPool, volume: string): boolean {
+  return has(pool, volume) && pool.volume(volume).role !== 'inbound'
+}
+
 /** A name of its own for what is too long. */
 function fitted(wanted: string, suffix: string): string {
   const limit = nameLimit - suffix.length
@@ -166,6 +173,16 @@ function attached(name: string): StorageError {
     op: 'destage',
     object: name,
     retry: 'later',
-    hint: `A new generation has arrived and takes its place. Detach it and its snapshots: tidemark volume detach ${name}`,
+    hint: `A new generation has arrived and takes its place. Detach it and its snapshots (tidemark volume detach ${name}), and end programs that read its file.`,
+  })
+}
+
+/** Made by an operator since the stream began: it is not the stream's to replace. */
+function taken(name: string): StorageError {
+  return new StorageError('NAME_TAKEN', {
+    op: 'destage',
+    object: name,
+    retry: 'later',
+    hint: `Another volume has the name under which a stream arrives. Initialize the stream again at the source: it takes another name then. Or remove that volume: tidemark volume remove ${name}`,
   })
 }

@@ -82,7 +82,7 @@ export interface OpenThinVolume {
 /**
  * One pool, open in this agent. Every change is durable when its promise resolves, unless said otherwise.
  * Names are checked by the caller. Errors: NO_SUCH_VOLUME, NO_SUCH_SNAPSHOT, ALREADY_EXISTS, VOLUME_OPEN, HAS_SNAPSHOTS,
- * POOL_FULL, POOL_NEARLY_FULL, POOL_FAILED, POOL_DAMAGED.
+ * SNAPSHOT_READ_ONLY, BAD_SIZE, CATALOG_FULL, POOL_NEARLY_FULL, POOL_FAILED, POOL_DAMAGED.
  */
 export interface ThinPool {
   readonly name: string

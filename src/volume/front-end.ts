@@ -108,8 +108,7 @@ export abstract class FrontEnd implements HostVolume {
   /** @param readOnly nobody needs to write it until it is closed again */
   protected abstract open(readOnly: boolean): Promise<OpenedVolume>
 
-  /** @throws StorageError why no host may have it now */
-  protected checkAttach(): void {}
+  checkUsable(): void {}
 
   attach(options: AttachOptions = {}): Promise<string> {
     return this.#exclusive.run(async () => {
@@ -118,7 +117,7 @@ export abstract class FrontEnd implements HostVolume {
         if (options.readOnly === undefined || readOnly === this.#attachedReadOnly) return this.#device
         throw this.#attachedOtherwise()
       }
-      this.checkAttach()
+      this.checkUsable()
       // What it could not sync is remembered; the host needs its device.
       await this.#closeLost().catch((error) => {
         if (this.#opened) throw error

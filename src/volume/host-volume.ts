@@ -29,6 +29,8 @@ export interface HostVolume {
   readonly logicalBlockBytes: number
   counters(): VolumeCounters
 
+  /** @throws StorageError IMAGE_INCOMPLETE: no host or stream may have it before it is whole */
+  checkUsable(): void
   /**
    * Resolves to the device; to the one it has when it is attached already in the same way.
    * @throws StorageError DEVICE_BUSY, LINK_TAKEN, SIZE_CHANGED, ATTACHED_OTHERWISE, IMAGE_INCOMPLETE, and those of the pool

@@ -75,10 +75,10 @@ export class ThinVolume extends FrontEnd {
     return { native: thin.native, close }
   }
 
-  protected override checkAttach(): void {
+  override checkUsable(): void {
     if (this.snapshot !== null || this.facts.image?.complete !== false) return
     throw new StorageError('IMAGE_INCOMPLETE', {
-      op: 'volume attach',
+      op: 'volume',
       object: this.name,
       retry: 'later',
       hint: `It is being copied, or its copy was interrupted. See: tidemark volume show ${this.name}`,

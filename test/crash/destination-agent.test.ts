@@ -3,7 +3,7 @@ import { crashCount, LoadedStream } from '../fixtures/crashes.js'
 import { twoSites } from '../fixtures/sites.js'
 
 const sites = await twoSites(t)
-const stream = new LoadedStream(sites, 'load')
+const stream = new LoadedStream(sites, 'load-destination')
 await stream.begin()
 
 for (let crash = 1; crash <= crashCount; crash++) {

@@ -11,7 +11,7 @@ mkdirSync(root)
 const server = await startVsftpd({ root })
 t.teardown(() => server.stop())
 const sites = await twoSites(t, { via: 'ftp', url: server.url, inbox: server.inbox })
-const stream = new LoadedStream(sites, 'load')
+const stream = new LoadedStream(sites, 'load-ftp')
 await stream.begin()
 
 for (let crash = 1; crash <= crashCount; crash++) {

@@ -5,7 +5,7 @@ import { twoSites } from '../fixtures/sites.js'
 import { stampVerify } from '../fixtures/stamp.js'
 
 const sites = await twoSites(t)
-const stream = new LoadedStream(sites, 'load')
+const stream = new LoadedStream(sites, 'load-source')
 await stream.begin()
 
 for (let crash = 1; crash <= crashCount; crash++) {
@@ -15,7 +15,7 @@ for (let crash = 1; crash <= crashCount; crash++) {
     t.not(await stream.writerEnds(), 0, 'the device is gone, and says so')
     await stream.checkAlone(t)
     await sites.source.start()
-    const volume = await sites.source.cli<VolumeView>('volume', 'show', 'load')
+    const volume = await sites.source.cli<VolumeView>('volume', 'show', 'load-source')
     t.match(volume, { state: 'attached' }, 'the device is back')
     const verdict = stampVerify(volume.device!, stream.log, { requireAll: true })
     t.ok(verdict.ok, `no acknowledged write is lost at the source: ${JSON.stringify(verdict)}`)

@@ -121,6 +121,20 @@ t.test('what a host has attached is not replaced under it', async (t) => {
   t.same(names(), ['gold.data'])
 })
 
+t.test('a volume that an operator made under the name meanwhile is not replaced', async (t) => {
+  const { pool, images, names } = make(t)
+  const first = await images.begin({ stream: 'gold', volumes: declared.slice(0, 1), before: [] })
+  await images.open(first, false)
+  await pool.createVolume('gold.data', sizeBytes)
+  await t.rejects(images.promote(first), { code: 'NAME_TAKEN', retry: 'later' })
+  t.ok(names().includes('.gold.data.incoming'))
+  const again = await images.begin({ stream: 'gold', volumes: declared.slice(0, 1), before: first })
+  t.equal(again[0]!.thin!.volume, 'gold.data-2', 'the next generation has another name')
+  await images.open(again, false)
+  await images.promote(again)
+  t.ok(names().includes('gold.data-2'))
+})
+
 t.test('a stream that arrives in a pool survives restarts and a new generation', async (t) => {
   let pool: FakeThinPool
   const volumes = fakeThinVolumes()

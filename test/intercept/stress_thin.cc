@@ -267,6 +267,8 @@ class Answering {
       }
       grants.push_back(grant);
     }
+    // As if it stood in a queue: what it says may be out of date when it is carried out.
+    if (delays_() % 4 == 0) std::this_thread::sleep_for(std::chrono::microseconds(delays_() % 1000));
     if (!grants.empty()) must(volume.grant(std::move(grants)), "grant");
   }
 
@@ -281,6 +283,7 @@ class Answering {
   }
 
   State state_;
+  std::mt19937 delays_{2};
   /** Changed on the answering thread; who freezes, alone, may read it. */
   uint32_t layer_ = 1;
 
@@ -319,6 +322,8 @@ class Host {
       const uint64_t kind = random_() % 16;
       if (kind == 0) {
         require(fdatasync(fd.get()) == 0, "sync");
+      } else if (kind == 8 || kind == 9) {
+        race(fd.get(), words, begin, length);
       } else if (kind < 5) {
         check(fd.get(), words, first, sectors);
       } else if (kind < 8) {
@@ -379,6 +384,44 @@ class Host {
     const auto whole = static_cast<ssize_t>(sectors * sectorBytes);
     require(pwrite(fd, words, sectors * sectorBytes, static_cast<off_t>(first * sectorBytes)) == whole, "write");
     completed_ = started_.load();
+  }
+
+  /** A write to a part of a block, and a trim of that block at the same time. Nothing of what was there may be left. */
+  void race(int fd, uint64_t* words, uint64_t begin, uint64_t length) {
+    const uint64_t block = (begin + blockBytes - 1) / blockBytes + random_() % (length / blockBytes - 1);
+    const uint64_t first = block * sectorsEach;
+    const uint64_t from = first + random_() % (sectorsEach - 1);
+    const uint64_t count = 1 + random_() % (first + sectorsEach - 1 - from);
+    start(from, count, [](uint64_t) { return false; });
+    const uint32_t sequence = started_;
+    note(first, sectorsEach, [&](uint64_t) { return std::pair(sequence, uint64_t{0}); });
+    for (uint64_t index = 0; index < count; index++) {
+      const uint64_t word = uint64_t{sequence} << 32 | (from + index) << 4 | (number_ + 1);
+      std::fill_n(words + index * (sectorBytes / 8), sectorBytes / 8, word);
+    }
+    std::thread other([&, pause = random_() % 300] {
+      std::this_thread::sleep_for(std::chrono::microseconds(pause));
+      uint64_t range[2] = {first * sectorBytes, blockBytes};
+      require(ioctl(fd, BLKDISCARD, range) == 0, "discard");
+    });
+    const auto whole = static_cast<ssize_t>(count * sectorBytes);
+    require(pwrite(fd, words, count * sectorBytes, static_cast<off_t>(from * sectorBytes)) == whole, "write");
+    other.join();
+    // Either came last.
+    require(pread(fd, words, sectorBytes, static_cast<off_t>(from * sectorBytes)) == sectorBytes, "read");
+    if (*words != 0) {
+      note(from, count, [&](uint64_t sector) {
+        return std::pair(sequence, uint64_t{sequence} << 32 | sector << 4 | (number_ + 1));
+      });
+    }
+    completed_ = sequence;
+    check(fd, words, first, sectorsEach);
+  }
+
+  template <typename Entry>
+  void note(uint64_t first, uint64_t sectors, Entry entry) {
+    const std::lock_guard lock(mutex_);
+    for (uint64_t sector = first; sector < first + sectors; sector++) history_[sector].push_back(entry(sector));
   }
 
   void check(int fd, uint64_t* words, uint64_t first, uint64_t sectors) {

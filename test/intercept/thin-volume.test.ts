@@ -67,7 +67,10 @@ t.test('zeros take no space, and give it back', async (t) => {
   const { faults } = volume.native.counters()
   const patch = Buffer.alloc(MiB)
   patch[700_000] = 1
-  await writeLarge(device, MiB, patch, thin.rig.folder)
+  // Block by block: the kernel may split a larger request anywhere, and half a block of zeros frees nothing.
+  for (let at = 0; at < MiB; at += blockBytes) {
+    await writeLarge(device, MiB + at, patch.subarray(at, at + blockBytes), thin.rig.folder)
+  }
   t.equal(volume.native.counters().faults, faults, 'nothing is asked')
   t.ok((await readDevice(device, MiB, MiB)).equals(patch))
   thin.pool.take()
@@ -86,7 +89,8 @@ t.test('a trim of an empty volume of 1 TiB allocates nothing and takes no time',
     const began = performance.now()
     await run('blkdiscard', device)
     const took = performance.now() - began
-    t.ok(took < 500, `${state}: ${took.toFixed(0)} ms, the program's own start included`)
+    // Tens of milliseconds are usual; what must not happen is a step for each of 16 million blocks.
+    t.ok(took < 5000, `${state}: ${took.toFixed(0)} ms, the program's own start included`)
   }
   t.equal(thin.pool.used, 0)
   thin.pool.take()

@@ -7,7 +7,7 @@ import { farPool, poolFacts, sourcePool, thinVolume, twoThinSites } from '../fix
 const crashCount = 6
 const sites = await twoThinSites(t)
 const { source, destination } = sites
-const stream = new LoadedStream(sites, 'load', (name) => thinVolume(source, name, '32MiB'))
+const stream = new LoadedStream(sites, 'thin-load', (name) => thinVolume(source, name, '32MiB'))
 await stream.begin()
 
 for (let crash = 1; crash <= crashCount; crash++) {
@@ -17,7 +17,7 @@ for (let crash = 1; crash <= crashCount; crash++) {
     t.not(await stream.writerEnds(), 0, 'the device is gone, and says so')
     await stream.checkAlone(t)
     await source.start()
-    const volume = await source.cli<VolumeView>('volume', 'show', 'load')
+    const volume = await source.cli<VolumeView>('volume', 'show', 'thin-load')
     t.match(volume, { state: 'attached', kind: 'thin' }, 'the device is back')
     const verdict = stampVerify(volume.device!, stream.log, { requireAll: true })
     t.ok(verdict.ok, `no acknowledged write is lost at the source: ${JSON.stringify(verdict)}`)

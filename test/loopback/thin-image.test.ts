@@ -43,39 +43,39 @@ const show = (name: string): Promise<VolumeView> => source.cli<VolumeView>('volu
 let origin = ''
 
 t.test('3 GiB with 1.25 GiB of data weigh 1.25 GiB: here, as a complete image, and at the far side', async (t) => {
-  origin = await thinVolume(source, 'db', '3GiB')
+  origin = await thinVolume(source, 'seed', '3GiB')
   const dataBytes = 1.25 * GiB
   writeRandom(origin, 0, 1024)
   writeRandom(origin, 2500, 256)
   t.ok(within((await poolFacts(source, sourcePool)).mappedBytes, dataBytes))
-  t.ok(within((await show('db')).allocatedBytes!, dataBytes), 'the volume')
-  await source.cli('clone', 'create', 'db', 'copy', '--full', '--wait')
-  const copy = await show('copy')
-  t.match(copy, { sizeBytes: 3 * GiB, image: { volume: 'db', complete: true } })
+  t.ok(within((await show('seed')).allocatedBytes!, dataBytes), 'the volume')
+  await source.cli('clone', 'create', 'seed', 'seed-copy', '--full', '--wait')
+  const copy = await show('seed-copy')
+  t.match(copy, { sizeBytes: 3 * GiB, image: { volume: 'seed', complete: true } })
   t.ok(within(copy.allocatedBytes!, dataBytes), `the image: ${copy.allocatedBytes}`)
-  const { device } = await source.cli<VolumeView>('volume', 'attach', 'copy', '--read-only')
+  const { device } = await source.cli<VolumeView>('volume', 'attach', 'seed-copy', '--read-only')
   t.equal(await difference(origin, device!), '')
-  await source.cli('volume', 'detach', 'copy')
+  await source.cli('volume', 'detach', 'seed-copy')
 
-  await mirror(source, 'gold', ['copy'], '1s')
-  await flush(source, 'gold')
+  await mirror(source, 'seed-gold', ['seed-copy'], '1s')
+  await flush(source, 'seed-gold')
   const far = await poolFacts(destination, farPool)
   t.ok(within(far.mappedBytes, dataBytes), `mapped at the destination: ${far.mappedBytes}`)
   t.ok(within(far.allocatedBytes, dataBytes), `allocated there: ${far.allocatedBytes}`)
-  t.equal(await difference(origin, await farPath(sites, 'gold')), '')
+  t.equal(await difference(origin, await farPath(sites, 'seed-gold')), '')
 })
 
 t.test('a snapshot at the destination begins at one unit', async (t) => {
-  const far = await farVolume(sites, 'gold')
+  const far = await farVolume(sites, 'seed-gold')
   const before = await poolFacts(destination, farPool)
   await destination.cli('snapshot', 'create', far, 'first')
   t.equal((await poolFacts(destination, farPool)).allocatedBytes, before.allocatedBytes, 'at nothing, to be exact')
   writeRandom(origin, 10, 1)
-  await source.cli('clone', 'refresh', 'copy', '--wait')
-  await flush(source, 'gold')
+  await source.cli('clone', 'refresh', 'seed-copy', '--wait')
+  await flush(source, 'seed-gold')
   const after = await poolFacts(destination, farPool)
   t.ok(after.allocatedBytes - before.allocatedBytes <= unitBytes, 'and with what is written next at one unit')
-  t.equal(await difference(origin, await farPath(sites, 'gold')), '')
+  t.equal(await difference(origin, await farPath(sites, 'seed-gold')), '')
   const [view] = await destination.cli<SnapshotView[]>('snapshot', 'list', far)
   t.match(view, { name: 'first' })
 })
@@ -106,30 +106,30 @@ async function sums(far: string, names: readonly string[]): Promise<string[]> {
 }
 
 t.test('a refresh far larger than an epoch appears at the far side at once', async (t) => {
-  const far = await farVolume(sites, 'gold')
+  const far = await farVolume(sites, 'seed-gold')
   writeRandom(origin, 0, 300)
-  const before = await source.streamStatus('gold')
+  const before = await source.streamStatus('seed-gold')
   let over = false
   const watching = watch(far, () => over)
-  await source.cli('clone', 'refresh', 'copy', '--wait')
-  await flush(source, 'gold')
+  await source.cli('clone', 'refresh', 'seed-copy', '--wait')
+  await flush(source, 'seed-gold')
   over = true
   const names = await watching
-  const after = await source.streamStatus('gold')
+  const after = await source.streamStatus('seed-gold')
   t.ok(after.epoch.cut - before.epoch.cut > 5, `it was cut into ${after.epoch.cut - before.epoch.cut} epochs`)
   const seen = await sums(far, names)
   t.comment(`${seen.length} looks`)
   t.ok(new Set(seen).size <= 2, `the far side showed ${new Set(seen).size} states: before and after`)
-  t.equal(await difference(origin, await farPath(sites, 'gold')), '')
+  t.equal(await difference(origin, await farPath(sites, 'seed-gold')), '')
 })
 
 t.test('a refresh that the agent does not survive is done again, and nothing in between is shown', async (t) => {
-  const far = await farVolume(sites, 'gold')
+  const far = await farVolume(sites, 'seed-gold')
   await destination.cli('snapshot', 'create', far, 'before')
   writeRandom(origin, 0, 300)
-  await source.cli('clone', 'refresh', 'copy')
+  await source.cli('clone', 'refresh', 'seed-copy')
   await source.until(
-    () => show('copy'),
+    () => show('seed-copy'),
     ({ image }) => (image?.progress?.doneBytes ?? 0) > 64 * MiB,
     60_000,
   )
@@ -140,14 +140,14 @@ t.test('a refresh that the agent does not survive is done again, and nothing in 
   t.equal(second, first, 'half a refresh is not seen')
   await source.start()
   await source.until(
-    () => show('copy'),
+    () => show('seed-copy'),
     ({ image }) => image?.complete === true,
     120_000,
   )
-  await flush(source, 'gold')
-  const { device } = await show('db')
-  const { device: copy } = await source.cli<VolumeView>('volume', 'attach', 'copy', '--read-only')
-  t.equal(await difference(copy!, await farPath(sites, 'gold')), '')
+  await flush(source, 'seed-gold')
+  const { device } = await show('seed')
+  const { device: copy } = await source.cli<VolumeView>('volume', 'attach', 'seed-copy', '--read-only')
+  t.equal(await difference(copy!, await farPath(sites, 'seed-gold')), '')
   t.equal(await difference(copy!, device!), '', 'nothing was written to the source meanwhile')
-  await source.cli('volume', 'detach', 'copy')
+  await source.cli('volume', 'detach', 'seed-copy')
 })

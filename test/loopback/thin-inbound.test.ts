@@ -11,16 +11,16 @@ const sites = await twoThinSites(t)
 const { source, destination, folder } = sites
 
 t.test('a snapshot there, taken under load, is a moment of the source; the live device is read-only', async (t) => {
-  const device = await thinVolume(source, 'stamped', '64MiB')
-  const log = join(folder, 'stamped.log')
-  await mirror(source, 'stamped', ['stamped'], '150ms')
+  const device = await thinVolume(source, 'thin-stamped', '64MiB')
+  const log = join(folder, 'thin-stamped.log')
+  await mirror(source, 'thin-stamped', ['thin-stamped'], '150ms')
   const writer = startStamp(device, log, { threads: 4, sizes: '512-262144', rate: 400, seconds: 600, seed: 7 })
   t.teardown(() => writer.stop().catch(() => undefined))
-  const far = await farVolume(sites, 'stamped')
+  const far = await farVolume(sites, 'thin-stamped')
   let last = 0
   for (let round = 0; round < 6; round++) {
     const before = stampClock(log)
-    await flush(source, 'stamped')
+    await flush(source, 'thin-stamped')
     await destination.cli('snapshot', 'create', far, `s${round}`)
     const verdict = await withSnapshot(destination, far, `s${round}`, (path) =>
       stampVerify(path, log, { requireBefore: before }),
@@ -33,21 +33,21 @@ t.test('a snapshot there, taken under load, is a moment of the source; the live 
   await t.rejects(command('dd', 'if=/dev/zero', `of=${live}`, 'bs=4k', 'count=1', 'oflag=direct'), 'not to be written')
   await destination.cli('volume', 'detach', far)
   t.equal((await writer.stop()).errno, 0)
-  await flush(source, 'stamped')
-  t.match(stampVerify(await farPath(sites, 'stamped'), log, { requireAll: true }), { ok: true, behind: 0 })
+  await flush(source, 'thin-stamped')
+  t.match(stampVerify(await farPath(sites, 'thin-stamped'), log, { requireAll: true }), { ok: true, behind: 0 })
 })
 
 t.test('a new generation takes the place of the old one, whose snapshots stay', async (t) => {
-  const far = await farVolume(sites, 'stamped')
+  const far = await farVolume(sites, 'thin-stamped')
   const kept = (await destination.cli<{ name: string }[]>('snapshot', 'list', far)).map(({ name }) => name)
   t.ok(kept.includes('s0'))
   const before = await withSnapshot(destination, far, 's0', (device) => command('md5sum', device))
-  const { device } = await source.cli<VolumeView>('volume', 'show', 'stamped')
+  const { device } = await source.cli<VolumeView>('volume', 'show', 'thin-stamped')
   await command('dd', 'if=/dev/urandom', `of=${device}`, 'bs=1M', 'count=8', 'oflag=direct', 'status=none')
-  await source.cli('stream', 'initialize', 'stamped', '--wait')
-  await flush(source, 'stamped')
-  t.equal(await farVolume(sites, 'stamped'), far)
-  t.equal(await difference(device!, await farPath(sites, 'stamped')), '')
+  await source.cli('stream', 'initialize', 'thin-stamped', '--wait')
+  await flush(source, 'thin-stamped')
+  t.equal(await farVolume(sites, 'thin-stamped'), far)
+  t.equal(await difference(device!, await farPath(sites, 'thin-stamped')), '')
   const names = (await destination.cli<{ name: string }[]>('snapshot', 'list', far)).map(({ name }) => name)
   t.same(names, kept)
   const after = await withSnapshot(destination, far, 's0', (path) => command('md5sum', path))

@@ -60,7 +60,7 @@ class NotedVolume extends FrontEnd {
     return { native, close: async () => this.#note('close') }
   }
 
-  protected override checkAttach(): void {
+  override checkUsable(): void {
     if (this.checkFails) throw new StorageError('IMAGE_INCOMPLETE', { op: 'x', object: this.name, hint: 'wait' })
   }
 

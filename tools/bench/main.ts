@@ -159,7 +159,7 @@ async function tryMeasure(
     say(`${measure.id}: begins`)
     const work = syncFolder(setting.folder).then(() => measure.run(setting, found)) as Promise<string | undefined>
     work.catch(() => undefined)
-    return await Promise.race([work, late])
+    return await Promise.race([work.then(() => undefined), late])
   } catch (error) {
     const text = error instanceof Error ? error.message.split('\n')[0]! : String(error)
     const reason = error instanceof NotAvailable ? `not available: ${text}` : `failed: ${text}`

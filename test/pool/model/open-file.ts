@@ -6,6 +6,9 @@ import type { PoolChild } from './pool-child.js'
 
 const run = promisify(execFile)
 
+/** No request takes longer than this, whatever waits for room: then something hangs. */
+const requestLimitMs = 60_000
+
 /** A volume or snapshot that the other process serves, as this one sees it: a file, and at times a loop device too. */
 export class OpenFile {
   readonly mountPoint: string
@@ -50,14 +53,22 @@ export class OpenFile {
   }
 
   /** Through the file, or the device when there is one. The buffer is aligned (aligned.ts). Whole or an error. */
-  async write(bytes: Buffer, offset: number): Promise<void> {
+  write(bytes: Buffer, offset: number): Promise<void> {
+    return this.#ends(`write ${offset}+${bytes.length}`, this.#write(bytes, offset))
+  }
+
+  async #write(bytes: Buffer, offset: number): Promise<void> {
     for (let done = 0; done < bytes.length; ) {
       const { bytesWritten } = await this.#handle().write(bytes, done, bytes.length - done, offset + done)
       done += bytesWritten
     }
   }
 
-  async read(bytes: Buffer, offset: number): Promise<void> {
+  read(bytes: Buffer, offset: number): Promise<void> {
+    return this.#ends(`read ${offset}+${bytes.length}`, this.#read(bytes, offset))
+  }
+
+  async #read(bytes: Buffer, offset: number): Promise<void> {
     for (let done = 0; done < bytes.length; ) {
       const { bytesRead } = await this.#handle().read(bytes, done, bytes.length - done, offset + done)
       if (bytesRead === 0) throw new Error(`${this.mountPoint} ends at ${offset + done}`)
@@ -67,13 +78,15 @@ export class OpenFile {
 
   async trim(offset: number, lengthBytes: number): Promise<void> {
     const range = ['--offset', String(offset), '--length', String(lengthBytes)]
-    if (this.#device) await run('blkdiscard', ['--force', ...range, this.#device.path])
-    else await run('fallocate', ['--punch-hole', ...range, this.mountPoint])
+    const trimming = this.#device
+      ? run('blkdiscard', ['--force', ...range, this.#device.path])
+      : run('fallocate', ['--punch-hole', ...range, this.mountPoint])
+    await this.#ends(`trim ${offset}+${lengthBytes}`, trimming)
   }
 
   /** What was acknowledged before is durable. */
   flush(): Promise<void> {
-    return this.#handle().sync()
+    return this.#ends('flush', this.#handle().sync())
   }
 
   async close(): Promise<void> {
@@ -88,6 +101,23 @@ export class OpenFile {
   async abandon(): Promise<void> {
     await this.#device?.handle.close().catch(() => undefined)
     await this.#file?.close().catch(() => undefined)
+  }
+
+  /** @throws when the request is not over in time, with what the other process knows about it */
+  async #ends<T>(text: string, request: Promise<T>): Promise<T> {
+    let timer: NodeJS.Timeout | undefined
+    const late = new Promise<never>((_, reject) => {
+      timer = setTimeout(async () => {
+        const known = [this.#child.own('counters', this.mountPoint), this.#child.pool('facts')]
+        const facts = await Promise.all(known).catch(String)
+        reject(new Error(`${this.mountPoint}: ${text} does not end: ${JSON.stringify(facts)}`))
+      }, requestLimitMs)
+    })
+    try {
+      return await Promise.race([request, late])
+    } finally {
+      clearTimeout(timer)
+    }
   }
 
   #handle(): FileHandle {
