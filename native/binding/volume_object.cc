@@ -43,6 +43,7 @@ Napi::Function VolumeObject::define(Napi::Env env) {
                       InstanceMethod<&VolumeObject::setJournal>("setJournal"),
                       InstanceMethod<&VolumeObject::syncBacking>("syncBacking"),
                       InstanceMethod<&VolumeObject::grant>("grant"), InstanceMethod<&VolumeObject::refuse>("refuse"),
+                      InstanceMethod<&VolumeObject::setHoles>("setHoles"),
                       InstanceMethod<&VolumeObject::loadLeaf>("loadLeaf"),
                       InstanceMethod<&VolumeObject::freeze>("freeze"), InstanceMethod<&VolumeObject::resize>("resize"),
                       InstanceMethod<&VolumeObject::counters>("counters"),
@@ -325,6 +326,14 @@ Napi::Value VolumeObject::refuse(const Napi::CallbackInfo& info) {
   }
   Result<void> refused = volume_->refuse(std::move(blocks), info[1].As<Napi::Number>().Int32Value());
   return refused ? env.Undefined() : throwError(env, refused.error());
+}
+
+Napi::Value VolumeObject::setHoles(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (!isOpen(env)) return env.Undefined();
+  if (!info[0].IsBoolean()) return throwError(env, Error{"INVALID_ARGUMENT", EINVAL, "setHoles() needs true or false"});
+  volume_->setHoles(info[0].As<Napi::Boolean>());
+  return env.Undefined();
 }
 
 Napi::Value VolumeObject::counters(const Napi::CallbackInfo& info) {

@@ -35,6 +35,7 @@ class VolumeObject : public Napi::ObjectWrap<VolumeObject> {
   Napi::Value freeze(const Napi::CallbackInfo& info);
   Napi::Value resize(const Napi::CallbackInfo& info);
   Napi::Value refuse(const Napi::CallbackInfo& info);
+  Napi::Value setHoles(const Napi::CallbackInfo& info);
   Napi::Value counters(const Napi::CallbackInfo& info);
   Napi::Value close(const Napi::CallbackInfo& info);
   bool isOpen(Napi::Env env) const;

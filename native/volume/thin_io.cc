@@ -70,10 +70,11 @@ void planPartialZero(const ExtentTable& table, uint64_t requestBegin, uint64_t b
 
 }  // namespace
 
-void planWrite(const ExtentTable& table, const GivenPlaces& places, uint64_t offset, const uint8_t* bytes,
-               uint64_t length, ThinPlan& plan, std::vector<Fault>& faults) {
+void planWrite(const ExtentTable& table, const ThinLayer& thin, uint64_t offset, const uint8_t* bytes, uint64_t length,
+               ThinPlan& plan, std::vector<Fault>& faults) {
   plan.pieces.clear();
   faults.clear();
+  const bool makesHoles = thin.makesHoles.load(std::memory_order_relaxed);
   const uint64_t blockBytes = table.blockBytes();
   const uint64_t volumeBytes = table.sizeBytes();
   for (uint64_t at = 0, piece = 0; at < length; at += piece) {
@@ -87,11 +88,11 @@ void planWrite(const ExtentTable& table, const GivenPlaces& places, uint64_t off
     const Extent extent = table.lookup(block);
     if (!extent.known) {
       askForLeaf(block, faults);
-    } else if ((covers || !extent.mapped) && isZero(bytes + at, piece)) {
+    } else if (((covers && makesHoles) || !extent.mapped) && isZero(bytes + at, piece)) {
       if (extent.mapped) addHole(plan, block);
     } else if (extent.writable) {
       addPlaced(plan, {Step::kInPlace, at, piece, extent.location * blockBytes + within, 0, 0});
-    } else if (const auto place = isWhole ? places.reserved(block) : std::nullopt) {
+    } else if (const auto place = isWhole ? thin.places.reserved(block) : std::nullopt) {
       addPlaced(plan, {Step::kReserved, at, piece, *place * blockBytes, block, 1});
     } else {
       askForPlace(block, isWhole, faults);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -27,6 +28,8 @@ struct ThinLayer {
   /** Changed by freeze() alone, when nobody is inside the gate and no grant is carried out. */
   uint32_t layer;
   GivenPlaces places;
+  /** False: the pool has no room for more holes. Zeros are written like anything else, discards are refused. */
+  std::atomic<bool> makesHoles{true};
 };
 
 struct ThinPlan {
@@ -50,8 +53,8 @@ struct ThinPlan {
  * Decide what a write does. With the request's range locked; what is decided then holds until it is unlocked.
  * Faults, if any, are added in block order: the plan is then of no use, and it is to be made again when they are answered.
  */
-void planWrite(const ExtentTable& table, const GivenPlaces& places, uint64_t offset, const uint8_t* bytes,
-               uint64_t length, ThinPlan& plan, std::vector<Fault>& faults);
+void planWrite(const ExtentTable& table, const ThinLayer& thin, uint64_t offset, const uint8_t* bytes, uint64_t length,
+               ThinPlan& plan, std::vector<Fault>& faults);
 /** The same for a trim or zeroing. A leaf that lies wholly inside need not be known. */
 void planDiscard(const ExtentTable& table, uint64_t offset, uint64_t length, ThinPlan& plan, std::vector<Fault>& faults);
 

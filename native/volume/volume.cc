@@ -333,6 +333,10 @@ Result<void> Volume::refuse(std::vector<uint64_t> blocks, int errnoValue) {
   return grants_->refuse(std::move(blocks), errnoValue);
 }
 
+void Volume::setHoles(bool allowed) {
+  if (thin_) thin_->makesHoles.store(allowed, std::memory_order_relaxed);
+}
+
 bool Volume::holdGrants() {
   const std::lock_guard lock(workers_);
   return !grants_ || grants_->hold();

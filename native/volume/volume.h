@@ -128,6 +128,8 @@ class Volume final : public RequestTarget {
   Result<void> grant(std::vector<Grant> grants);
   Result<void> loadLeaf(uint64_t leaf, std::vector<int64_t> entries);
   Result<void> refuse(std::vector<uint64_t> blocks, int errnoValue);
+  /** Whether the pool has room for holes; without, discards are refused with EOPNOTSUPP. Nothing to do when it is not thin. */
+  void setHoles(bool allowed);
 
   /**
    * A thin volume goes on with another layer, in three calls. A grant must be published under the layer it was made for:

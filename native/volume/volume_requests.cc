@@ -120,8 +120,10 @@ int Volume::attempt(Io& io, std::vector<Fault>& faults) {
     if (failed != 0) return failed;
   }
   if (thin_ && io.kind == Kind::kWrite) {
-    planWrite(*table_, thin_->places, io.offset, io.memory, io.length, plan, faults);
+    planWrite(*table_, *thin_, io.offset, io.memory, io.length, plan, faults);
   } else if (thin_ && io.kind != Kind::kRead) {
+    // The kernel writes zeros where zeros must be, and does without a trim.
+    if (io.waiting == nullptr && !thin_->makesHoles.load(relaxed)) return EOPNOTSUPP;
     planDiscard(*table_, io.offset, io.length, plan, faults);
   } else {
     const Access access = io.kind == Kind::kRead    ? Access::kRead

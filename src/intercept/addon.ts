@@ -265,6 +265,11 @@ export interface NativeVolume {
   resize(sizeBytes: number): Promise<void>
   /** Fail the requests that wait for these blocks with this errno (ENOSPC...). */
   refuse(blocks: readonly number[], errno: number): void
+  /**
+   * A thin volume: whether the pool has room for more holes. From `false` on zeros are written like anything else and
+   * discards are refused with EOPNOTSUPP, which hosts take for a device that does not know them.
+   */
+  setHoles(allowed: boolean): void
   counters(): VolumeCounters
   /** After detach(): close the backing. */
   close(): Promise<void>

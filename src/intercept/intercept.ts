@@ -171,6 +171,9 @@ class Volume implements NativeVolume {
   refuse(blocks: readonly number[], errno: number): void {
     attempt('volume refuse', this.#name, () => this.#native.refuse(blocks, errno))
   }
+  setHoles(allowed: boolean): void {
+    attempt('volume holes', this.#name, () => this.#native.setHoles(allowed))
+  }
   counters(): VolumeCounters {
     return attempt('volume counters', this.#name, () => this.#native.counters())
   }

@@ -26,6 +26,15 @@ export interface CatalogRoom {
 /** Entries are never changed, only replaced: what each takes is reckoned once. */
 const sizes = new WeakMap<VolumeEntry, number>()
 
+/**
+ * Whether volumes may make more holes. What they make until the next checkpoint looks again fits into the rest: the log
+ * holds no more of them than three eighths of a catalog have room for.
+ */
+export function hasRoomForHoles(catalog: Catalog, holes: LayerHoles, geometry: Geometry): boolean {
+  const { capacityBytes, usedBytes } = catalogRoom(catalog, holes, geometry)
+  return usedBytes <= capacityBytes / 2
+}
+
 export function catalogRoom(catalog: Catalog, holes: LayerHoles | number, geometry: Geometry): CatalogRoom {
   const capacityBytes = geometry.head.catalogBytes
   const mapPages = geometry.devices.reduce((sum, device) => sum + device.mapPages, 0)

@@ -1,6 +1,7 @@
 import { Exclusive } from '../block/exclusive.js'
 import type { NativePool } from '../intercept/addon.js'
 import type { Catalog } from './catalog.js'
+import { hasRoomForHoles } from './catalog-room.js'
 import type { LayerId } from './geometry.js'
 import type { LayerLoader } from './layer-loader.js'
 import type { HoleExtents, MetadataStore } from './metadata-store.js'
@@ -29,16 +30,26 @@ export class Checkpointer {
   readonly #state: PoolState
   readonly #log: PoolLog
   readonly #loader: LayerLoader
+  readonly #onHoles: (haveRoom: boolean) => void
   readonly #exclusive = new Exclusive()
   /** Has not begun yet: whoever asks meanwhile is served by it. */
   #next: Promise<void> | undefined
 
-  constructor(native: NativePool, store: MetadataStore, state: PoolState, log: PoolLog, loader: LayerLoader) {
+  /** @param onHoles told at each checkpoint whether there is room for more holes */
+  constructor(
+    native: NativePool,
+    store: MetadataStore,
+    state: PoolState,
+    log: PoolLog,
+    loader: LayerLoader,
+    onHoles: (haveRoom: boolean) => void,
+  ) {
     this.#native = native
     this.#store = store
     this.#state = state
     this.#log = log
     this.#loader = loader
+    this.#onHoles = onHoles
   }
 
   /** Everything applied when it is called is in the pages when it resolves. @throws StorageError: the pool has failed */
@@ -63,10 +74,12 @@ export class Checkpointer {
   async #write({ clean = false, twice = false }: CheckpointKind): Promise<void> {
     this.#log.take()
     this.#log.check()
-    const { sequence, catalog } = this.#state
+    const { sequence, catalog, geometry } = this.#state
+    const holes = this.#holes()
+    this.#onHoles(hasRoomForHoles(catalog, holes, geometry))
     const content = {
       catalog: copyOf(catalog),
-      holes: this.#holes(),
+      holes,
       logSequence: sequence,
       clean,
       exported: false,

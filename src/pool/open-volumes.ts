@@ -43,6 +43,7 @@ export class OpenVolumes {
   /** Open, or being opened or closed. */
   readonly #claimed = new Set<VolumeId>()
   readonly #snapshots = new Map<ThinVolume, LayerId>()
+  #makesHoles = true
 
   constructor(parts: Parts) {
     this.#parts = parts
@@ -81,6 +82,16 @@ export class OpenVolumes {
   /** There may be room for writes that wait. */
   retry(): void {
     for (const { thin } of this.#volumes.values()) thin.retry()
+  }
+
+  get makesHoles(): boolean {
+    return this.#makesHoles
+  }
+
+  /** Of all that are open now or later. */
+  setHoles(allowed: boolean): void {
+    this.#makesHoles = allowed
+    for (const { native } of this.#volumes.values()) native.setHoles(allowed)
   }
 
   /** @throws StorageError VOLUME_OPEN, POOL_DAMAGED */
@@ -221,6 +232,7 @@ export class OpenVolumes {
       onLost: options.onLost,
     })
     thin.connect(opened)
+    opened.setHoles(this.#makesHoles)
     return opened
   }
 

@@ -63,7 +63,9 @@ export class RunningPool {
       onTrimFailed: (error) => this.report('warning', 'POOL_TRIM_FAILED', `Space was freed but not trimmed: ${error}`),
     })
     this.loader = new LayerLoader(state, store)
-    this.checkpointer = new Checkpointer(native, store, state, this.log, this.loader)
+    this.checkpointer = new Checkpointer(native, store, state, this.log, this.loader, (haveRoom) =>
+      this.#onHoles(haveRoom),
+    )
     this.merging = new Merging(state, this.log, this.loader, this.structure, (error) =>
       this.report('error', error.code, `${error.message}. ${error.hint}`),
     )
@@ -172,6 +174,17 @@ export class RunningPool {
   #onOperated(operation: Operation, sequence: LogSequence): void {
     if (operation.op === 'add-device') this.slots.space.grow(this.state.units.length)
     if (makesGarbage.has(operation.op)) this.merging.look(sequence)
+  }
+
+  #onHoles(haveRoom: boolean): void {
+    if (this.open.makesHoles === haveRoom) return
+    this.open.setHoles(haveRoom)
+    if (haveRoom) this.report('info', 'POOL_HOLES_AGAIN', 'There is room to record trims again.')
+    else {
+      const text =
+        'There is no room to record more trims of what snapshots and clones still hold: trims do nothing and zeros take space. Remove snapshots or clones.'
+      this.report('warning', 'POOL_HOLES_FULL', text)
+    }
   }
 
   #onNoSpace(): void {

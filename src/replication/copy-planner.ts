@@ -32,7 +32,7 @@ export async function planCopy(
     if (!volume) return { pieces, next: null }
     const data = Math.min((await volume.nextData(offset)) ?? volume.sizeBytes, volume.sizeBytes)
     if (data - offset >= shortestGapBytes || data >= volume.sizeBytes) offset = data
-    const lengthBytes = Math.min(room, volume.sizeBytes - offset)
+    const lengthBytes = await dataLength(volume, offset, Math.min(room, volume.sizeBytes - offset))
     if (lengthBytes > 0) pieces.push({ volume: volume.index, path: volume.path, offset, lengthBytes })
     room -= lengthBytes
     offset += lengthBytes
@@ -42,6 +42,15 @@ export async function planCopy(
     }
   }
   return { pieces, next: slot < volumes.length ? { slot, offset } : null }
+}
+
+/** From the offset to the next gap worth skipping, to within such a gap's length; `mostBytes` at the most. */
+async function dataLength({ nextData }: CopySource, offset: number, mostBytes: number): Promise<number> {
+  for (let length = shortestGapBytes; length < mostBytes; length += shortestGapBytes) {
+    const data = await nextData(offset + length)
+    if (data === undefined || data - offset - length >= shortestGapBytes) return length
+  }
+  return mostBytes
 }
 
 /** Bytes copied so far, and in all. */

@@ -1,6 +1,8 @@
 import { randomBytes } from 'node:crypto'
+import { constants } from 'node:os'
 import t from 'tap'
 import { KiB, MiB } from '../../src/block/units.js'
+import type { RefusedError } from './fake-native.js'
 import { FakeRig } from './fake-rig.js'
 
 const blockBytes = 4 * KiB
@@ -61,4 +63,48 @@ t.test('a checkpoint that is cut short changes nothing, wherever that is', async
     await rig.pool.audit()
     await rig.close()
   }
+})
+
+t.test('holes never fill the catalog: trims are refused first, and taken again when clones are gone', async (t) => {
+  const rig = await FakeRig.create()
+  t.teardown(() => rig.close())
+  const told = (code: string): boolean => rig.events.some((event) => event.code === code)
+  await rig.pool.createVolume('a', 2 * MiB)
+  const base = await rig.openVolume('a')
+  const data = randomBytes(2 * MiB)
+  await base.fake.write(0, data)
+  await base.close()
+  await rig.pool.createSnapshot('a', 's')
+  const blocks = data.length / blockBytes
+  const clones = 50
+  for (let clone = 0; clone < clones; clone += 1) await rig.pool.createClone(`c${clone}`, 'a', 's')
+  let filled = 0
+  for (; filled < clones && !told('POOL_HOLES_FULL'); filled += 1) {
+    const { fake, close } = await rig.openVolume(`c${filled}`)
+    for (let block = 0; block < blocks; block += 2) await fake.trim(block * blockBytes, blockBytes)
+    await close()
+    await rig.pool.checkpoint()
+  }
+  t.ok(told('POOL_HOLES_FULL'), `after ${filled} clones`)
+  const last = await rig.openVolume(`c${filled - 1}`)
+  const refused = await last.fake.trim(blockBytes, blockBytes).catch((error: RefusedError) => error.errno)
+  t.equal(refused, constants.errno.EOPNOTSUPP)
+  const mapped = rig.pool.facts().mappedBytes
+  await last.fake.write(blockBytes, Buffer.alloc(blockBytes))
+  t.equal(rig.pool.facts().mappedBytes, mapped + blockBytes, 'zeros take space')
+  rig.kill()
+  await rig.open()
+  const again = await rig.openVolume(`c${filled - 1}`)
+  t.ok((await again.fake.read(0, 2 * blockBytes)).every((byte) => byte === 0))
+  t.ok((await again.fake.read(3 * blockBytes, blockBytes)).equals(data.subarray(3 * blockBytes, 4 * blockBytes)))
+  for (let clone = 0; clone < filled / 2; clone += 1) await rig.pool.removeVolume(`c${clone}`)
+  await rig.pool.settled()
+  await rig.pool.checkpoint()
+  await again.fake.trim(3 * blockBytes, blockBytes)
+  t.ok(
+    (await again.fake.read(3 * blockBytes, blockBytes)).every((byte) => byte === 0),
+    'trims are taken again',
+  )
+  await again.close()
+  await rig.pool.audit()
 })

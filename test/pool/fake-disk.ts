@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict'
 import { closeSync, openSync, readSync, writeFileSync, writeSync } from 'node:fs'
 import type { Random } from './model/random.js'
 
@@ -15,6 +16,7 @@ export class FakeDisk {
   readonly #fd: number
   /** Content of unsynced pages as the disk has it. */
   readonly #onDisk = new Map<number, Buffer>()
+  #closed = false
 
   constructor(path: string) {
     this.path = path
@@ -28,6 +30,7 @@ export class FakeDisk {
   }
 
   read(offset: number, length: number): Buffer {
+    assert(!this.#closed, 'its descriptor may be another file by now')
     const bytes = Buffer.alloc(length)
     readSync(this.#fd, bytes, 0, length, offset)
     return bytes
@@ -61,6 +64,7 @@ export class FakeDisk {
   }
 
   close(): void {
+    this.#closed = true
     closeSync(this.#fd)
   }
 }

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { constants } from 'node:os'
 import { StorageError } from '../../src/block/storage-error.js'
 import {
   type Fault,
@@ -220,8 +221,8 @@ export class FakePool implements NativePool {
   }
 
   async #syncOnce(): Promise<number> {
-    await this.#fake.turn()
     await this.hold
+    await this.#fake.turn()
     this.#checkFailed()
     const covered = this.#head
     for (const disk of this.#disks) disk.sync()
@@ -324,6 +325,7 @@ export class FakeVolume implements NativeVolume {
   #frozen: Promise<void> | undefined
   closed = false
   faults = 0
+  #makesHoles = true
 
   constructor(options: VolumeOptions, pool: FakePool, fake: FakeNative) {
     assert(options.table && options.pool)
@@ -356,6 +358,11 @@ export class FakeVolume implements NativeVolume {
   }
 
   async trim(offset: number, length: number): Promise<void> {
+    if (!this.#makesHoles) throw new RefusedError(constants.errno.EOPNOTSUPP)
+    await this.#discard(offset, length)
+  }
+
+  async #discard(offset: number, length: number): Promise<void> {
     const { blockBytes } = this.#pool
     for (const { block, within, count } of this.#pieces(offset, length)) {
       const isLast =
@@ -371,6 +378,10 @@ export class FakeVolume implements NativeVolume {
   }
 
   // What the pool is promised.
+
+  setHoles(allowed: boolean): void {
+    this.#makesHoles = allowed
+  }
 
   grant(grants: readonly Grant[]): void {
     assert(!this.closed)
@@ -443,7 +454,7 @@ export class FakeVolume implements NativeVolume {
   async resize(sizeBytes: number): Promise<void> {
     await this.#fake.turn()
     // What is cut off is discarded first.
-    if (sizeBytes < this.sizeBytes) await this.trim(sizeBytes, this.sizeBytes - sizeBytes)
+    if (sizeBytes < this.sizeBytes) await this.#discard(sizeBytes, this.sizeBytes - sizeBytes)
     this.sizeBytes = sizeBytes
   }
 
@@ -494,7 +505,7 @@ export class FakeVolume implements NativeVolume {
     for (;;) {
       await this.#known(block)
       const entry = this.#table.get(block)
-      if ((isWhole || !entry) && piece.every((byte) => byte === 0)) {
+      if (((isWhole && this.#makesHoles) || !entry) && piece.every((byte) => byte === 0)) {
         if (entry && !(await this.#holeNow(block))) continue
         return
       }

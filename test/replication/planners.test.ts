@@ -106,6 +106,19 @@ t.test('holes are skipped, and an empty volume is nothing to read', async (t) =>
   t.equal(plan.next, null)
 })
 
+t.test('an epoch reads from many places that lie far apart, not one place and the holes behind it', async (t) => {
+  const gibi = 1024 ** 3
+  // 64 KiB of data each 128 MiB, as a fresh file system has them.
+  const every = 128 * 1024 * 1024
+  const next = async (offset: number): Promise<number | undefined> => {
+    const place = Math.floor(offset / every) * every
+    return offset < place + 65536 ? offset : place + every
+  }
+  const plan = await planCopy([volume(0, 300 * gibi, next)], { slot: 0, offset: 0 })
+  t.equal(plan.pieces.length, 32)
+  t.ok(plan.pieces.every(({ offset, lengthBytes }) => offset % every === 0 && lengthBytes === 1024 * 1024))
+})
+
 t.test('progress counts what lies before the cursor', async (t) => {
   const volumes = [100, 50].map((sizeBytes, index) => ({ index, name: `v${index}`, sizeBytes }))
   t.same(copyProgress(volumes, { slot: 1, offset: 10 }), { doneBytes: 110, totalBytes: 150 })
