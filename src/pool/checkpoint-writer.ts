@@ -32,8 +32,6 @@ export interface CheckpointContent {
   readonly logSequence: LogSequence
   /** The pool is closed with this. */
   readonly clean: boolean
-  /** It is closed to be opened elsewhere. */
-  readonly exported: boolean
   /**
    * Write it twice: both trees are this one then, and each page is there twice. After recovery, when the sequence jumps
    * and the log of the older tree cannot be kept, and at close.
@@ -169,7 +167,6 @@ export class CheckpointWriter {
       logSequence: content.logSequence,
       bootId: this.#bootId,
       clean: content.clean,
-      exported: content.exported,
       devices: this.#geometry.devices.length,
       catalogCrc: pageCrcOf(catalog),
       catalogLength: catalog.length,

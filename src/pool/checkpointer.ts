@@ -82,7 +82,6 @@ export class Checkpointer {
       holes,
       logSequence: sequence,
       clean,
-      exported: false,
       twice,
     }
     const changes = this.#state.freezeChanges()

@@ -209,7 +209,6 @@ async function writeHead(
       logSequence: logSequence(0),
       bootId: boot,
       clean: true,
-      exported: false,
       devices: geometry.devices.length,
       catalogCrc: pageCrcOf(bytes),
       catalogLength: bytes.length,

@@ -54,9 +54,8 @@ export class MetadataStore {
   readonly holes: LayerHoles
   /** The first record that is not in the checkpoint: recovery replays from here. */
   readonly logSequence: LogSequence
-  /** Closed with this checkpoint, perhaps to be opened elsewhere. */
+  /** Closed with this checkpoint. */
   readonly clean: boolean
-  readonly exported: boolean
   /** The machine was restarted since somebody opened the pool last, or this is another machine. */
   readonly afterPowerCut: boolean
   /** What is damaged and was read around. */
@@ -76,7 +75,6 @@ export class MetadataStore {
     this.holes = tree.holes
     this.logSequence = superblock.logSequence
     this.clean = superblock.clean
-    this.exported = superblock.exported
     this.afterPowerCut = !parts.boot.equals(parts.lastBoot)
     this.damage = parts.damage
     this.#units = tree.units

@@ -26,7 +26,6 @@ export async function writeRepairs(
     // Records that did not count now, or that were given up, never will.
     logSequence: logSequence(end + state.geometry.head.logRecords),
     clean: true,
-    exported: store.exported,
     twice: true,
   })
   for (const { file, label } of devices.byNumber.values()) {

@@ -28,7 +28,7 @@ export const superblockFields = {
   catalogLength: { offset: 80, size: 8 },
 } as const
 
-export const superblockFlags = { clean: 1, exported: 2 } as const
+export const superblockFlags = { clean: 1 } as const
 
 export interface Superblock {
   readonly poolId: Buffer
@@ -40,8 +40,6 @@ export interface Superblock {
   readonly bootId: Buffer
   /** The pool was closed with this checkpoint. */
   readonly clean: boolean
-  /** It was closed to be opened elsewhere. */
-  readonly exported: boolean
   readonly devices: number
   readonly catalogCrc: number
   readonly catalogLength: number
@@ -64,8 +62,7 @@ export function encodeSuperblock(superblock: Superblock): Buffer {
   bytes.writeBigUInt64LE(BigInt(superblock.sequence), f.sequence.offset)
   bytes.writeBigUInt64LE(BigInt(superblock.logSequence), f.logSequence.offset)
   superblock.bootId.copy(bytes, f.bootId.offset)
-  const flags = (superblock.clean ? superblockFlags.clean : 0) | (superblock.exported ? superblockFlags.exported : 0)
-  bytes.writeUInt32LE(flags, f.flags.offset)
+  bytes.writeUInt32LE(superblock.clean ? superblockFlags.clean : 0, f.flags.offset)
   bytes.writeUInt32LE(superblock.devices, f.devices.offset)
   bytes.writeUInt32LE(slotOfCheckpoint(superblock.sequence), f.catalogSlot.offset)
   bytes.writeUInt32LE(superblock.catalogCrc, f.catalogCrc.offset)
@@ -91,7 +88,6 @@ export function decodeSuperblock(bytes: Buffer, poolId: Buffer, slot: number): S
     logSequence: logSequence as LogSequence,
     bootId: Buffer.from(bytes.subarray(f.bootId.offset, f.bootId.offset + bootIdBytes)),
     clean: (flags & superblockFlags.clean) !== 0,
-    exported: (flags & superblockFlags.exported) !== 0,
     devices: bytes.readUInt32LE(f.devices.offset),
     catalogCrc: bytes.readUInt32LE(f.catalogCrc.offset),
     catalogLength: readLong(bytes, f.catalogLength.offset),

@@ -80,7 +80,7 @@ t.test('a snapshot at the destination begins at one unit', async (t) => {
   t.match(view, { name: 'first' })
 })
 
-/** Snapshots of the far side as fast as they can be made, until told to stop: each is kept for a look. */
+/** Snapshots of the far side, about one an epoch, until told to stop: each is kept for a look. */
 async function watch(far: string, isOver: () => boolean): Promise<string[]> {
   const names: string[] = []
   while (!isOver()) {
@@ -88,7 +88,7 @@ async function watch(far: string, isOver: () => boolean): Promise<string[]> {
     const { code, errorCode } = await destination.run('snapshot', 'create', far, name)
     if (code === 0) names.push(name)
     else if (errorCode !== 'BETWEEN_EPOCHS') throw new Error(`snapshot create: ${errorCode}`)
-    await delay(100)
+    await delay(1000)
   }
   return names
 }

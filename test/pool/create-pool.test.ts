@@ -36,7 +36,7 @@ t.test('a new pool is empty, clean, and opens from its devices in any order', as
   t.equal(store.geometry.unitCount, 7 + 7 + 7)
   t.match(store.catalog, { name: 'p', nextId: 1, devices: paths.map((path) => ({ path, sizeBytes: 64 * MiB })) })
   t.equal(store.catalog.volumes.size + store.catalog.layers.size, 0)
-  t.match(store, { clean: true, exported: false, afterPowerCut: false, logSequence: 0, damage: [] })
+  t.match(store, { clean: true, afterPowerCut: false, logSequence: 0, damage: [] })
   t.ok(store.units.layer.every((layer) => layer === 0))
   await store.close()
 })

@@ -60,7 +60,6 @@ t.test('labels, superblocks and unit pages come out as they went in', async (t) 
     logSequence: fc.maxSafeNat().map(logSequence),
     bootId: bytes16,
     clean: fc.boolean(),
-    exported: fc.boolean(),
     devices: fc.integer({ min: 1, max: 64 }),
     catalogCrc: fc.integer({ min: 0, max: 2 ** 32 - 1 }),
     catalogLength: fc.nat(),
@@ -89,7 +88,7 @@ t.test('a page with any one bit wrong, and one of zeros, is none', async (t) => 
   eachBit(label, 120, (bit) => {
     if (decodeLabel(label) !== undefined) t.fail(`bit ${bit} of a label`)
   })
-  const fields = { clean: true, exported: false, devices: 1, catalogCrc: 5, catalogLength: 900 }
+  const fields = { clean: true, devices: 1, catalogCrc: 5, catalogLength: 900 }
   const numbers = { sequence: 8, logSequence: logSequence(9), bootId: Buffer.alloc(16, 3) }
   const superblock = encodeSuperblock({ poolId, ...numbers, ...fields })
   eachBit(superblock, 88, (bit) => {
@@ -138,7 +137,7 @@ t.test(
         `field at ${offset}`,
       )
     }
-    const fields = { clean: true, exported: false, devices: 1, catalogCrc: 5, catalogLength: 900 }
+    const fields = { clean: true, devices: 1, catalogCrc: 5, catalogLength: 900 }
     const numbers = { sequence: 8, logSequence: logSequence(9), bootId: Buffer.alloc(16, 3) }
     const superblock = encodeSuperblock({ poolId, ...numbers, ...fields })
     t.type(decodeSuperblock(superblock, poolId, 0), 'object')

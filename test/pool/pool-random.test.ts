@@ -4,7 +4,7 @@ import { FakeRig } from './fake-rig.js'
 import { newSeed, Random } from './model/random.js'
 import { RandomPool } from './random-pool.js'
 
-const steps = Number(process.env.STEPS ?? 1500)
+const steps = Number(process.env.STEPS ?? 600)
 
 const stepLimitMs = 20_000
 
