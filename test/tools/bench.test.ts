@@ -268,7 +268,7 @@ const heldBelow = (folder: string) => [
 const small = ['--only', 'loop,linear', '--workloads', 'write-4k-d1', '--measures', 'none', '--modes', 'page-cache']
 
 t.test('a run on real devices writes JSON, table and plot, and leaves nothing else behind', async (t) => {
-  const folder = scratchFolder(t, 'bench')
+  const folder = scratchFolder(t, 'b')
   const output = scratchFolder(t, 'bench-results')
   const size = ['--size', '16MiB', '--rounds', '2', '--runtime', '100ms', '--quick', '--output', output]
   const { code, output: printed } = await bench(folder, [...small, ...size]).ended
@@ -283,7 +283,7 @@ t.test('a run on real devices writes JSON, table and plot, and leaves nothing el
 })
 
 t.test('an interrupted run leaves nothing behind', async (t) => {
-  const folder = scratchFolder(t, 'bench')
+  const folder = scratchFolder(t, 'b')
   const run = bench(folder, [...small, '--size', '16MiB', '--rounds', '100', '--output', join(folder, 'never')])
   const begun = () => loopDevices().filter(({ backing }) => backing.startsWith(folder)).length === 2
   for (let i = 0; i < 600 && !begun(); i++) await new Promise((resolve) => setTimeout(resolve, 100))
