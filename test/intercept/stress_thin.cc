@@ -445,9 +445,9 @@ class Host {
   std::vector<std::pair<uint64_t, uint64_t>> regions_;
   std::atomic<uint32_t> started_{0};
   std::atomic<uint32_t> completed_{0};
-  /** Guards what follows against those who look; its thread alone changes it. */
+  /** Guards what follows, for each sector, against those who look; its thread alone changes it. */
   std::mutex mutex_;
-  std::map<uint64_t, std::vector<std::pair<uint32_t, uint64_t>>> history_;
+  std::vector<std::vector<std::pair<uint32_t, uint64_t>>> history_{volumeBytes / sectorBytes};
 };
 
 std::vector<uint64_t> zoneBlocks() {
