@@ -51,6 +51,11 @@
       "target_name": "tidemark_file",
       "sources": ["native/binding/file_binding.cc"],
       "defines": ["NAPI_VERSION=8"]
+    },
+    {
+      "target_name": "tidemark_digest",
+      "sources": ["native/binding/digest_binding.cc", "native/sys/block_digest.cc"],
+      "defines": ["NAPI_VERSION=8"]
     }
   ]
 }

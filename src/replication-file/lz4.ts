@@ -1,4 +1,5 @@
 import { compressSync, uncompressSync } from 'lz4-napi'
+import { KiB } from '../block/units.js'
 
 /** Stored as it is. */
 export const ENCODING_STORED = 0
@@ -10,13 +11,30 @@ export interface Encoded {
   readonly stored: Buffer
 }
 
-/** Compress when it shrinks. Synchronous: for workers. */
+/** One sample each `sampleEvery` bytes; shorter than two of those is not worth a look. */
+const sampleBytes = 4 * KiB
+const sampleEvery = 64 * KiB
+
+/**
+ * Compress when it shrinks. Synchronous: for workers.
+ *
+ * What is encrypted or compressed already is seen from samples, for a sixteenth of the time: what does not shrink there
+ * by one part in 64 is stored.
+ */
 export function shrink(raw: Buffer): Encoded {
-  if (raw.length === 0) return { encoding: ENCODING_STORED, stored: raw }
+  if (raw.length === 0 || !maybeShrinks(raw)) return { encoding: ENCODING_STORED, stored: raw }
   const block = compressSync(raw)
   return block.length < raw.length
     ? { encoding: ENCODING_LZ4, stored: block }
     : { encoding: ENCODING_STORED, stored: raw }
+}
+
+function maybeShrinks(raw: Buffer): boolean {
+  if (raw.length < 2 * sampleEvery) return true
+  const samples: Buffer[] = []
+  for (let at = 0; at + sampleBytes <= raw.length; at += sampleEvery) samples.push(raw.subarray(at, at + sampleBytes))
+  const sample = Buffer.concat(samples)
+  return compressSync(sample).length < sample.length - sample.length / 64
 }
 
 /**

@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict'
-import { createCipheriv, randomBytes } from 'node:crypto'
-import { KiB } from '../block/units.js'
+import { BlockDigests, DIGEST_BLOCK_BYTES, DIGEST_WORDS } from './block-digests.js'
 
-export const SENT_BLOCK_BYTES = 4 * KiB
-/** 24 bytes each: 6 MiB, for 1 GiB of volume written last. */
+export const SENT_BLOCK_BYTES = DIGEST_BLOCK_BYTES
+/** 40 bytes each: 10 MiB, for 1 GiB of volume written last. */
 export const SENT_ENTRY_COUNT = 262_144
 
-const wordsPerEntry = 6
-const nonce = Buffer.alloc(12)
+const wordsPerEntry = 2 + DIGEST_WORDS
+/** Digests made in one call. */
+const digestsAtOnce = 256
 
 /**
  * What the far side will hold, block by block, once all earlier epochs are applied: enough of it to leave out writes
@@ -18,16 +18,15 @@ const nonce = Buffer.alloc(12)
  * committed, or anything else is in doubt (a new generation, a failed pack), clear() is the answer. Memory only: after
  * a restart everything is unknown.
  *
- * A direct-mapped table: two blocks that share a place push each other out. The digest is 128 bits of GMAC (AES-256)
- * under a random key that never leaves this object, half the time of the hashes Node offers on a machine without SHA
- * instructions. Content chosen by somebody who does not know the key meets another's digest with a chance below 2^-119;
- * digests are shown to nobody, which is what makes a constant nonce safe.
+ * A direct-mapped table: two blocks that share a place push each other out. Digests are keyed (BlockDigests): with
+ * hashes everybody can compute, content could be chosen that is taken for another.
  */
 export class SentContent {
   /** Entry: block (low 32 bits), volume + 1 and the block's high 16 bits (0: empty), digest. */
   readonly #words: Uint32Array
   readonly #entryCount: number
-  readonly #key = randomBytes(32)
+  readonly #digests = new BlockDigests()
+  readonly #found = new Uint32Array(digestsAtOnce * DIGEST_WORDS)
 
   /** @param entryCount a power of two */
   constructor(entryCount = SENT_ENTRY_COUNT) {
@@ -54,9 +53,11 @@ export class SentContent {
     const blocksEnd = head + Math.floor((payload.length - head) / SENT_BLOCK_BYTES) * SENT_BLOCK_BYTES
     this.forget(volume, offset, head)
     keep(0, head)
-    for (let at = head; at < blocksEnd; at += SENT_BLOCK_BYTES) {
-      if (!this.#exchange(volume, offset + at, payload.subarray(at, at + SENT_BLOCK_BYTES))) {
-        keep(at, at + SENT_BLOCK_BYTES)
+    for (let from = head; from < blocksEnd; from += digestsAtOnce * SENT_BLOCK_BYTES) {
+      const to = Math.min(from + digestsAtOnce * SENT_BLOCK_BYTES, blocksEnd)
+      this.#digests.write(payload.subarray(from, to), this.#found)
+      for (let at = from, word = 0; at < to; at += SENT_BLOCK_BYTES, word += DIGEST_WORDS) {
+        if (!this.#exchange(volume, (offset + at) / SENT_BLOCK_BYTES, word)) keep(at, at + SENT_BLOCK_BYTES)
       }
     }
     this.forget(volume, offset + blocksEnd, payload.length - blocksEnd)
@@ -67,12 +68,15 @@ export class SentContent {
   /** Whether the far side will hold exactly this in the aligned block at `offset`. */
   isIdentical(volume: number, offset: number, block: Buffer): boolean {
     const entry = this.#entryOf(volume, blockAt(offset, block))
-    return entry.known && this.#holds(entry.at, this.#digest(block))
+    this.#digests.write(block, this.#found)
+    return entry.known && this.#holds(entry.at, 0)
   }
 
   /** The aligned block at `offset` goes into the epoch being packed. */
   remember(volume: number, offset: number, block: Buffer): void {
-    this.#exchange(volume, offset, block)
+    const index = blockAt(offset, block)
+    this.#digests.write(block, this.#found)
+    this.#exchange(volume, index, 0)
   }
 
   /** Any extent that is sent without being remembered: part of a block, zeros, a trim. */
@@ -98,21 +102,19 @@ export class SentContent {
     this.#words.fill(0)
   }
 
-  /** Remember, and tell whether it was there already. */
-  #exchange(volume: number, offset: number, block: Buffer): boolean {
-    const index = blockAt(offset, block)
-    const entry = this.#entryOf(volume, index)
-    const digest = this.#digest(block)
-    if (entry.known && this.#holds(entry.at, digest)) return true
+  /** Remember the digest that was found, from this word on, and tell whether it was there already. */
+  #exchange(volume: number, block: number, found: number): boolean {
+    const entry = this.#entryOf(volume, block)
+    if (entry.known && this.#holds(entry.at, found)) return true
     this.#words[entry.at] = entry.low
     this.#words[entry.at + 1] = entry.tag
-    for (let word = 0; word < 4; word += 1) this.#words[entry.at + 2 + word] = digest.readUInt32LE(word * 4)
+    for (let word = 0; word < DIGEST_WORDS; word += 1) this.#words[entry.at + 2 + word] = this.#found[found + word]!
     return false
   }
 
-  #holds(at: number, digest: Buffer): boolean {
-    for (let word = 0; word < 4; word += 1) {
-      if (this.#words[at + 2 + word] !== digest.readUInt32LE(word * 4)) return false
+  #holds(at: number, found: number): boolean {
+    for (let word = 0; word < DIGEST_WORDS; word += 1) {
+      if (this.#words[at + 2 + word] !== this.#found[found + word]) return false
     }
     return true
   }
@@ -126,13 +128,6 @@ export class SentContent {
     const slot = (low + Math.imul(tag, 0x9e3779b1)) & (this.#entryCount - 1)
     const at = slot * wordsPerEntry
     return { at, low, tag, known: this.#words[at] === low && this.#words[at + 1] === tag }
-  }
-
-  #digest(block: Buffer): Buffer {
-    const mac = createCipheriv('aes-256-gcm', this.#key, nonce)
-    mac.setAAD(block)
-    mac.final()
-    return mac.getAuthTag()
   }
 }
 
