@@ -10,7 +10,7 @@ const { source, folder } = sites
 
 const loads: [string, StampWriteOptions, string][] = [
   ['one thread, 4 KiB', { threads: 1, sizes: '4096', blocks: 512, rate: 1500 }, '200ms'],
-  ['four threads, 512 B to 256 KiB', { threads: 4, sizes: '512-262144', rate: 400 }, '150ms'],
+  ['four threads, 512 B to 128 KiB', { threads: 4, sizes: '512-131072', rate: 300 }, '150ms'],
 ]
 for (const [index, [title, load, epoch]] of loads.entries()) {
   t.test(`at every epoch boundary the far side is a moment of the source: ${title}`, async (t) => {

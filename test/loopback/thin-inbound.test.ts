@@ -14,11 +14,11 @@ t.test('a snapshot there, taken under load, is a moment of the source; the live 
   const device = await thinVolume(source, 'thin-stamped', '64MiB')
   const log = join(folder, 'thin-stamped.log')
   await mirror(source, 'thin-stamped', ['thin-stamped'], '150ms')
-  const writer = startStamp(device, log, { threads: 4, sizes: '512-262144', rate: 400, seconds: 600, seed: 7 })
+  const writer = startStamp(device, log, { threads: 4, sizes: '512-65536', rate: 250, seconds: 600, seed: 7 })
   t.teardown(() => writer.stop().catch(() => undefined))
   const far = await farVolume(sites, 'thin-stamped')
   let last = 0
-  for (let round = 0; round < 6; round++) {
+  for (let round = 0; round < 4; round++) {
     const before = stampClock(log)
     await flush(source, 'thin-stamped')
     await destination.cli('snapshot', 'create', far, `s${round}`)
