@@ -30,11 +30,14 @@ constexpr uint16_t maximumBackground = 512;
 constexpr uint64_t attributeSeconds = 1 << 30;
 constexpr uint32_t maximumThreads = 16;
 
-/** One page for the request's head and, page-aligned behind it, the payload. */
+/**
+ * One page for the request's head and, page-aligned behind it, the payload. Its pages are there once a request was large
+ * enough to touch them: a volume nobody uses takes next to nothing.
+ */
 class ReceiveBuffer {
  public:
   ReceiveBuffer() {
-    void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     memory_ = memory == MAP_FAILED ? nullptr : static_cast<uint8_t*>(memory);
   }
   ~ReceiveBuffer() {

@@ -1,6 +1,5 @@
 import { readFile } from 'node:fs/promises'
 import path from 'node:path'
-import { parse } from 'yaml'
 import { checkName } from '../block/names.js'
 import { parseDuration, parseSize } from '../block/size.js'
 import { StorageError } from '../block/storage-error.js'
@@ -82,6 +81,8 @@ export async function readConfig(file: string | undefined, stateDirectory: strin
 }
 
 async function load(file: string): Promise<unknown> {
+  // Loaded when there is a file: it takes as long as the agent's own code, and 8 MiB.
+  const { parse } = await import('yaml')
   try {
     return parse(await readFile(file, 'utf8'), { maxAliasCount: 0 }) ?? {}
   } catch (cause) {
