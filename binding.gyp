@@ -28,6 +28,7 @@
         "native/pool/mapping_log.cc",
         "native/pool/pool.cc",
         "native/sys/crc32c.cc",
+        "native/sys/file_size.cc",
         "native/sys/holders.cc",
         "native/sys/keeper.cc",
         "native/sys/keeper_program.cc",
@@ -47,7 +48,12 @@
     {
       "target_name": "tidemark_keeper",
       "type": "executable",
-      "sources": ["native/keeper/keeper.cc", "native/keeper/main.cc", "native/sys/keeper_socket.cc"]
+      "sources": [
+        "native/keeper/keeper.cc",
+        "native/keeper/main.cc",
+        "native/sys/file_size.cc",
+        "native/sys/keeper_socket.cc"
+      ]
     },
     {
       "target_name": "tidemark_file",

@@ -313,17 +313,9 @@ void FuseSession::serve(size_t index) {
 Result<void> FuseSession::resize(uint64_t sizeBytes) {
   sizeBytes_ = sizeBytes;
   facts_.sizeBytes = sizeBytes;
-  // Whatever the kernel remembers, this makes it ask, and remember the answer for everybody.
-  Result<void> asked = askApart(options_.mountPoint);
-  if (!asked) return asked;
-  keeperChange(facts_);
-  struct statx status;
-  const char* path = options_.mountPoint.c_str();
-  if (statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW | AT_STATX_DONT_SYNC, STATX_SIZE, &status) != 0) {
-    return Error::fromErrno("MOUNT_FAILED", "stat " + options_.mountPoint, errno);
-  }
-  if (status.stx_size == sizeBytes) return {};
-  return Error{"MOUNT_FAILED", 0, options_.mountPoint + " keeps its size"};
+  Result<void> asked = askApart(options_.mountPoint, sizeBytes);
+  if (asked) keeperChange(facts_);
+  return asked;
 }
 
 struct fuse_attr FuseSession::attributes() const {

@@ -1,19 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <fcntl.h>
-#include <sys/stat.h>
-
-#include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <string>
 
+#include "../sys/file_size.h"
 #include "keeper.h"
 
 /**
  * tidemark_keeper [DIR]               the keeper, started by an agent with a socket as its standard input
  * tidemark_keeper --list DIR          its devices, a line each: NAME, DEVICE, SIZE, `rw` or `ro`, `served` or `waits`
  * tidemark_keeper --abort DIR NAME    end the connection of a device
- * tidemark_keeper --ask PATH          have the kernel ask who serves this file what it is: see askApart()
+ * tidemark_keeper --ask PATH SIZE     see askApart()
  *
  * Exit codes of --list and --abort: 0 done, 3 no keeper is there, 4 it has no such device.
  */
@@ -51,18 +49,13 @@ int abortDevice(const char* directory, const char* name) {
   return message.verb == KeeperVerb::kEnd ? 0 : noDevice;
 }
 
-int ask(const char* path) {
-  struct statx status;
-  return statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW | AT_STATX_FORCE_SYNC, STATX_SIZE, &status) == 0 ? 0 : errno;
-}
-
 }  // namespace
 
 int main(int count, char** arguments) {
   const std::string verb = count > 1 ? arguments[1] : "";
   if (verb == "--list" && count == 3) return list(arguments[2]);
   if (verb == "--abort" && count == 4) return abortDevice(arguments[2], arguments[3]);
-  if (verb == "--ask" && count == 3) return ask(arguments[2]);
+  if (verb == "--ask" && count == 4) return askForSize(arguments[2], std::strtoull(arguments[3], nullptr, 10));
   if (count > 2 || verb.rfind("--", 0) == 0) return 2;
   return Keeper().run(count == 2 ? arguments[1] : nullptr);
 }

@@ -5,10 +5,12 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include <cerrno>
+#include <vector>
+
+#include "file_size.h"
 
 namespace tidemark {
 namespace {
@@ -27,7 +29,7 @@ std::string programPath() {
 }
 
 /** @param input its standard input, or -1. 0: not started */
-pid_t start(const std::string& path, const std::string& first, const std::string& second, int input) {
+pid_t start(const std::string& path, std::vector<std::string> words, int input) {
   posix_spawn_file_actions_t actions;
   posix_spawnattr_t attributes;
   if (posix_spawn_file_actions_init(&actions) != 0) return 0;
@@ -48,40 +50,41 @@ pid_t start(const std::string& path, const std::string& first, const std::string
   sigemptyset(&none);
   posix_spawnattr_setsigmask(&attributes, &none);
   posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSID);
-  std::string name = "tidemark-keeper", one = first, two = second;
-  char* const arguments[] = {name.data(), one.empty() ? nullptr : one.data(), two.empty() ? nullptr : two.data(),
-                             nullptr};
+  words.insert(words.begin(), "tidemark-keeper");
+  std::vector<char*> arguments;
+  for (std::string& word : words) arguments.push_back(word.data());
+  arguments.push_back(nullptr);
   char* const environment[] = {nullptr};
   pid_t pid = 0;
-  const bool started = posix_spawn(&pid, path.c_str(), &actions, &attributes, arguments, environment) == 0;
+  const bool started = posix_spawn(&pid, path.c_str(), &actions, &attributes, arguments.data(), environment) == 0;
   posix_spawnattr_destroy(&attributes);
   posix_spawn_file_actions_destroy(&actions);
   return started ? pid : 0;
 }
 
 Error notTold(const std::string& path, int errnoValue) {
-  return Error::fromErrno("MOUNT_FAILED", "stat " + path, errnoValue);
+  return Error::fromErrno("MOUNT_FAILED", "have the kernel learn the size of " + path, errnoValue);
 }
 
 }  // namespace
 
 bool startKeeperProgram(const UniqueFd& socket, const std::string& directory) {
   const std::string path = programPath();
-  return !path.empty() && start(path, directory, "", socket.get()) != 0;
+  if (path.empty()) return false;
+  const std::vector<std::string> words(directory.empty() ? 0 : 1, directory);
+  return start(path, words, socket.get()) != 0;
 }
 
-Result<void> askApart(const std::string& path) {
+Result<void> askApart(const std::string& path, uint64_t sizeBytes) {
   const std::string program = programPath();
-  const pid_t child = program.empty() ? 0 : start(program, "--ask", path, -1);
+  const pid_t child = program.empty() ? 0 : start(program, {"--ask", path, std::to_string(sizeBytes)}, -1);
   if (child == 0) {
-    struct statx status;
-    if (statx(AT_FDCWD, path.c_str(), AT_SYMLINK_NOFOLLOW | AT_STATX_FORCE_SYNC, STATX_SIZE, &status) == 0) return {};
-    return notTold(path, errno);
+    const int failed = askForSize(path.c_str(), sizeBytes);
+    return failed == 0 ? Result<void>() : notTold(path, failed);
   }
   int status = 0;
   while (waitpid(child, &status, 0) < 0) {
-    // Taken by somebody else in this process: how it went is seen in what the kernel knows now.
-    if (errno != EINTR) return {};
+    if (errno != EINTR) return notTold(path, errno);
   }
   if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return {};
   return notTold(path, WIFEXITED(status) ? WEXITSTATUS(status) : EINTR);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "result.h"
@@ -17,10 +18,9 @@ namespace tidemark {
 bool startKeeperProgram(const UniqueFd& socket, const std::string& directory);
 
 /**
- * Make the kernel ask whoever serves this file for its size, and remember the answer for everybody. Another process does
- * the asking: an agent that waited for itself when it was killed would never end. Where the program is missing, this
- * thread asks. @error MOUNT_FAILED
+ * askForSize() in another process: an agent that waited for itself when it was killed would never end. Where the program
+ * is missing, this thread asks. @error MOUNT_FAILED
  */
-Result<void> askApart(const std::string& path);
+Result<void> askApart(const std::string& path, uint64_t sizeBytes);
 
 }  // namespace tidemark
