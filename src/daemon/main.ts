@@ -182,7 +182,8 @@ export async function runAgent(options: AgentOptions): Promise<void> {
   await destager.close()
   report({ severity: 'info', code: 'AGENT_STOPPED', object: stateDirectory, text: `by ${signal}` })
   await store.close()
-  unlock()
+  // What is in use is served, and recorded, to the end of the process: nobody else may begin before the kernel unlocks.
+  if (volumes.attached().length === 0) unlock()
 }
 
 async function makeState(directory: string): Promise<void> {
