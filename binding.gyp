@@ -28,8 +28,11 @@
         "native/pool/mapping_log.cc",
         "native/pool/pool.cc",
         "native/sys/crc32c.cc",
+        "native/sys/file_size.cc",
         "native/sys/holders.cc",
         "native/sys/keeper.cc",
+        "native/sys/keeper_program.cc",
+        "native/sys/keeper_socket.cc",
         "native/sys/loop_device.cc",
         "native/sys/mount_point.cc",
         "native/volume/backing_sync.cc",
@@ -45,7 +48,12 @@
     {
       "target_name": "tidemark_keeper",
       "type": "executable",
-      "sources": ["native/keeper/keeper.cc"]
+      "sources": [
+        "native/keeper/keeper.cc",
+        "native/keeper/main.cc",
+        "native/sys/file_size.cc",
+        "native/sys/keeper_socket.cc"
+      ]
     },
     {
       "target_name": "tidemark_file",

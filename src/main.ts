@@ -31,6 +31,8 @@ process.exitCode = await runProgram(process.argv.slice(2), {
     },
     inspectFile: async (options) => (await import('./daemon/inspect.js')).inspectFile(options),
     checkPool: async (options) => (await import('./daemon/pool-check.js')).checkPoolOffline(options),
+    listKept: async (state) => (await import('./daemon/keeper-program.js')).listKept(state),
+    abortKept: async (state, name) => (await import('./daemon/keeper-program.js')).abortKept(state, name),
   },
 })
 // An agent that failed halfway through its start has workers and devices open, which would keep the process there.

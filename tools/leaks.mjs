@@ -22,11 +22,18 @@ function attempt(action) {
 const run = (program, ...parameters) =>
   attempt(() => execFileSync(program, parameters, { stdio: 'ignore', timeout: 20_000 }))
 
+/** A keeper has no environment, but its agent's folder in its command line. */
+const isKeeper = (pid) => {
+  const [program, state] = attempt(() => readFileSync(`/proc/${pid}/cmdline`, 'utf8'))?.split('\0') ?? []
+  return program === 'tidemark-keeper' && within(state ?? '')
+}
 const marked = () =>
   readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid)
-    .filter((pid) =>
-      attempt(() => readFileSync(`/proc/${pid}/environ`, 'latin1'))?.includes(`TIDEMARK_TEST_RUN=${mark}\0`),
+    .filter(
+      (pid) =>
+        attempt(() => readFileSync(`/proc/${pid}/environ`, 'latin1'))?.includes(`TIDEMARK_TEST_RUN=${mark}\0`) ||
+        isKeeper(pid),
     )
     // A zombie has given everything back but its number.
     .filter((pid) => !/^State:\s+Z/m.test(attempt(() => readFileSync(`/proc/${pid}/status`, 'latin1')) ?? 'State: Z'))

@@ -2,6 +2,7 @@
 #include <napi.h>
 #include <unistd.h>
 
+#include "../sys/keeper.h"
 #include "../sys/mount_point.h"
 #include "journal_object.h"
 #include "js_link.h"
@@ -29,8 +30,13 @@ class Addon : public Napi::Addon<Addon> {
     DefineAddon(exports, {InstanceMethod("openJournal", &Addon::openJournal),
                           InstanceMethod("openVolume", &Addon::openVolume),
                           InstanceMethod("openPool", &Addon::openPool),
+                          InstanceMethod("openKeeper", &Addon::openKeeper),
                           InstanceMethod("javascriptCalls", &Addon::javascriptCalls),
+                          InstanceMethod("giveUpKept", &Addon::giveUpKept),
                           InstanceMethod("releaseStale", &Addon::releaseStale)});
+  }
+  ~Addon() {
+    if (self_) *self_ = nullptr;
   }
 
  private:
@@ -65,10 +71,66 @@ class Addon : public Napi::Addon<Addon> {
       return throwError(env, Error{"INVALID_ARGUMENT", EINVAL, "releaseStale() needs a mount point"});
     }
     const std::string mountPoint = info[0].As<Napi::String>().Utf8Value();
-    return callLongVoid(env, link_, [mountPoint] { return releaseStaleMount(mountPoint); });
+    return callLongVoid(env, link_, [mountPoint]() -> Result<void> {
+      // A device that a host waits at is not stale.
+      if (keeperHas(kernelPath(mountPoint))) return {};
+      return releaseStaleMount(mountPoint);
+    });
+  }
+
+  Napi::Value openKeeper(const Napi::CallbackInfo& info) {
+    const Napi::Env env = info.Env();
+    JsOptions given(info[0]);
+    const std::string directory = given.text("directory");
+    const Napi::Function onEvent = given.function("onEvent", true);
+    if (given.error()) return throwError(env, *given.error());
+    onKeeperEvent_ = Napi::Persistent(onEvent);
+    const auto self = std::make_shared<Addon*>(this);
+    self_ = self;
+    return callLong<std::vector<std::string>>(
+        env, link_,
+        [link = link_, self, directory] {
+          return keeperOpen(directory, [link, self](const KeeperEvent& event) {
+            link->post([self, event](Napi::Env inner) {
+              if (*self != nullptr) (*self)->deliver(inner, event);
+            });
+          });
+        },
+        [](Napi::Env inner, std::vector<std::string>& mountPoints) -> Napi::Value {
+          Napi::Array array = Napi::Array::New(inner, mountPoints.size());
+          for (uint32_t index = 0; index < mountPoints.size(); index++) {
+            array.Set(index, Napi::String::New(inner, mountPoints[index]));
+          }
+          return array;
+        });
+  }
+
+  Napi::Value giveUpKept(const Napi::CallbackInfo& info) {
+    const Napi::Env env = info.Env();
+    if (!info[0].IsString()) {
+      return throwError(env, Error{"INVALID_ARGUMENT", EINVAL, "giveUpKept() needs a mount point"});
+    }
+    const std::string mountPoint = info[0].As<Napi::String>().Utf8Value();
+    return callLongVoid(env, link_, [mountPoint]() -> Result<void> {
+      const std::optional<KeptConnection> kept = keeperClaim(kernelPath(mountPoint));
+      if (!kept) return {};
+      abortConnection(kept->connectionSwitch);
+      keeperForget(kept->facts.connection);
+      return releaseStaleMount(mountPoint);
+    });
+  }
+
+  void deliver(const Napi::Env& env, const KeeperEvent& event) {
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("kind", event.kind == KeeperEvent::Kind::kReplaced ? "replaced" : "failed");
+    object.Set("message", event.message);
+    onKeeperEvent_.Call({object});
   }
 
   std::shared_ptr<JsLink> link_;
+  /** Null once the environment ends: the keeper's thread outlives it. */
+  std::shared_ptr<Addon*> self_;
+  Napi::FunctionReference onKeeperEvent_;
   Napi::FunctionReference journalClass_;
   Napi::FunctionReference volumeClass_;
   Napi::FunctionReference poolClass_;

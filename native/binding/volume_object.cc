@@ -172,11 +172,13 @@ Napi::Value VolumeObject::attach(const Napi::CallbackInfo& info) {
     readOnly = optionalFlag(given, "readOnly");
     if (given.error()) return throwError(env, *given.error());
   }
-  return callLong<std::string>(
+  return callLong<Attachment>(
       env, link_, [volume = volume_, mountPoint, readOnly] { return volume->attach(mountPoint, readOnly); },
-      [](Napi::Env inner, std::string& device) -> Napi::Value {
+      [](Napi::Env inner, Attachment& attached) -> Napi::Value {
         Napi::Object object = Napi::Object::New(inner);
-        object.Set("device", device);
+        object.Set("device", attached.device);
+        object.Set("takenOver", Napi::Boolean::New(inner, attached.takenOver));
+        object.Set("kept", Napi::Boolean::New(inner, attached.kept));
         return object;
       });
 }

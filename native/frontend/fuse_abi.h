@@ -18,6 +18,8 @@ constexpr uint32_t kFuseOldestMinor = 36;
 
 /** INIT flag (7.40, Linux 6.9): requests in flight can be sent again to a server that took over. */
 constexpr uint64_t kFuseHasResend = 1ULL << 39;
+/** Notification (7.40): send what was read and not answered once more. A bare out header with this for its error. */
+constexpr int32_t kFuseNotifyResend = 7;
 /** Set in `unique` of a request that is sent again; answered as it is. */
 constexpr uint64_t kFuseUniqueResend = 1ULL << 63;
 

@@ -13,10 +13,11 @@
 #include <algorithm>
 #include <cassert>
 #include <cstdio>
+#include <cstdlib>
 #include <random>
 #include <utility>
 
-#include "../sys/keeper.h"
+#include "../sys/keeper_program.h"
 #include "../sys/mount_point.h"
 
 namespace tidemark {
@@ -29,6 +30,9 @@ constexpr uint16_t maximumBackground = 512;
 /** Attributes never change behind the kernel's back: resize() makes it ask. */
 constexpr uint64_t attributeSeconds = 1 << 30;
 constexpr uint32_t maximumThreads = 16;
+static_assert(maximumThreads + 1 == kKeptDescriptorLimit);
+/** Set in the environment: as on a kernel that sends nothing again. For tests. */
+constexpr char withoutResend[] = "TIDEMARK_WITHOUT_RESEND";
 
 /**
  * One page for the request's head and, page-aligned behind it, the payload. Its pages are there once a request was large
@@ -119,7 +123,9 @@ bool Reply::found(uint64_t offset) const {
 
 Result<std::shared_ptr<FuseSession>> FuseSession::start(FuseSessionOptions options, RequestTarget& target) {
   assert(options.threads >= 1 && options.threads <= maximumThreads);
-  std::shared_ptr<FuseSession> session(new FuseSession(std::move(options), target));
+  // Random: filesystem and inode number name this session, although the kernel uses the former again.
+  const uint64_t inode = uint64_t{1} << 32 | std::random_device()();
+  std::shared_ptr<FuseSession> session(new FuseSession(std::move(options), inode, target));
   UniqueFd fd(open("/dev/fuse", O_RDWR | O_CLOEXEC));
   if (!fd) return Error::fromErrno("FUSE_UNAVAILABLE", "open /dev/fuse", errno);
   session->descriptors_.push_back(std::move(fd));
@@ -132,28 +138,77 @@ Result<std::shared_ptr<FuseSession>> FuseSession::start(FuseSessionOptions optio
   Result<UniqueFd> connectionSwitch = openConnectionSwitch(session->options_.mountPoint);
   if (!connectionSwitch) return connectionSwitch.error();
   session->connectionSwitch_ = connectionSwitch.take();
-  session->watched_ = keeperWatch(session->connectionSwitch_);
   Result<void> opened = session->openDescriptors();
   if (!opened) return opened.error();
+  session->handOver();
+  session->startThreads();
+  return session;
+}
 
+Result<std::shared_ptr<FuseSession>> FuseSession::takeOver(FuseSessionOptions options, KeptConnection kept,
+                                                           RequestTarget& target) {
+  std::shared_ptr<FuseSession> session(new FuseSession(std::move(options), kept.facts.connection, target));
+  session->facts_ = kept.facts;
+  session->sizeBytes_ = kept.facts.sizeBytes;
+  session->descriptors_ = std::move(kept.descriptors);
+  session->connectionSwitch_ = std::move(kept.connectionSwitch);
+  session->mounted_ = true;
+  // Before anybody reads: what is read already would come twice.
+  fuse_out_header resend{};
+  resend.len = sizeof resend;
+  resend.error = kFuseNotifyResend;
+  const iovec piece{&resend, sizeof resend};
+  if (!send(session->descriptors_[0].get(), &piece, 1)) {
+    return Error::fromErrno("FUSE_UNAVAILABLE", "have requests sent again", errno);
+  }
+  session->startThreads();
+  return session;
+}
+
+FuseSession::FuseSession(FuseSessionOptions options, uint64_t inode, RequestTarget& target)
+    : options_(std::move(options)), sizeBytes_(options_.sizeBytes), target_(target) {
+  facts_.connection = inode;
+  facts_.readOnly = options_.readOnly ? 1 : 0;
+  std::snprintf(facts_.name, sizeof facts_.name, "%s", options_.name.c_str());
+  std::snprintf(facts_.mountPoint, sizeof facts_.mountPoint, "%s", kernelPath(options_.mountPoint).c_str());
+}
+
+FuseSession::~FuseSession() { abort(); }
+
+void FuseSession::handOver() {
+  facts_.sizeBytes = sizeBytes_;
+  std::vector<int> numbers;
+  for (const UniqueFd& fd : descriptors_) numbers.push_back(fd.get());
+  numbers.push_back(connectionSwitch_.get());
+  keeperHold(facts_, numbers);
+}
+
+void FuseSession::startThreads() {
   // The threads take no signals: those are for the thread that runs JavaScript.
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  for (size_t index = 0; index < session->descriptors_.size(); index++) {
-    session->threads_.emplace_back([raw = session.get(), index] { raw->serve(index); });
+  for (size_t index = 0; index < descriptors_.size(); index++) {
+    threads_.emplace_back([this, index] { serve(index); });
   }
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  return session;
 }
 
-FuseSession::FuseSession(FuseSessionOptions options, RequestTarget& target)
-    : options_(std::move(options)),
-      sizeBytes_(options_.sizeBytes),
-      target_(target),
-      inode_(uint64_t{1} << 32 | std::random_device()()) {}
+bool FuseSession::keepFor(const LoopDevice& loop, bool loopReadOnly) {
+  facts_.kept = (facts_.fuseFlags & kFuseHasResend) != 0 ? 1 : 0;
+  facts_.served = 1;
+  facts_.loopReadOnly = loopReadOnly ? 1 : 0;
+  facts_.loopFilesystem = loop.filesystem();
+  facts_.loopInode = loop.inode();
+  std::snprintf(facts_.loop, sizeof facts_.loop, "%s", loop.path().c_str());
+  keeperChange(facts_);
+  return facts_.kept != 0;
+}
 
-FuseSession::~FuseSession() { abort(); }
+void FuseSession::keepNoMore() {
+  facts_.kept = 0;
+  keeperChange(facts_);
+}
 
 Result<void> FuseSession::negotiate() {
   ReceiveBuffer buffer;
@@ -172,7 +227,8 @@ Result<void> FuseSession::negotiate() {
   }
   const uint64_t offered = in.flags | ((in.flags & FUSE_INIT_EXT) != 0 ? uint64_t{in.flags2} << 32 : 0);
   const uint64_t wanted = FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_ASYNC_DIO | FUSE_MAX_PAGES | FUSE_INIT_EXT |
-                          FUSE_NO_OPENDIR_SUPPORT | FUSE_HANDLE_KILLPRIV | kFuseHasResend;
+                          FUSE_NO_OPENDIR_SUPPORT | FUSE_HANDLE_KILLPRIV |
+                          (std::getenv(withoutResend) == nullptr ? kFuseHasResend : 0);
   const uint64_t agreed = offered & wanted;
   fuse_init_out out{};
   out.major = FUSE_KERNEL_VERSION;
@@ -187,6 +243,8 @@ Result<void> FuseSession::negotiate() {
   out.time_gran = 1;
   const Reply reply{this, fd, header.unique};
   if (!sendStruct(reply, &out, sizeof out)) return Error::fromErrno("FUSE_UNAVAILABLE", "answer INIT", errno);
+  facts_.fuseFlags = agreed;
+  facts_.fuseMinor = std::min(in.minor, kFuseMinor);
   return {};
 }
 
@@ -226,7 +284,7 @@ void FuseSession::abort() {
 }
 
 void FuseSession::join() {
-  keeperForget(std::exchange(watched_, 0));
+  keeperForget(facts_.connection);
   for (std::thread& thread : threads_) thread.join();
   threads_.clear();
 }
@@ -257,19 +315,15 @@ void FuseSession::serve(size_t index) {
 
 Result<void> FuseSession::resize(uint64_t sizeBytes) {
   sizeBytes_ = sizeBytes;
-  // Whatever the kernel remembers, this makes it ask, and remember the answer for everybody.
-  struct statx status;
-  const char* path = options_.mountPoint.c_str();
-  if (statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW | AT_STATX_FORCE_SYNC, STATX_SIZE, &status) != 0) {
-    return Error::fromErrno("MOUNT_FAILED", "stat " + options_.mountPoint, errno);
-  }
-  if (status.stx_size == sizeBytes) return {};
-  return Error{"MOUNT_FAILED", 0, options_.mountPoint + " keeps its size"};
+  facts_.sizeBytes = sizeBytes;
+  Result<void> asked = askApart(options_.mountPoint, sizeBytes);
+  if (asked) keeperChange(facts_);
+  return asked;
 }
 
 struct fuse_attr FuseSession::attributes() const {
   struct fuse_attr attributes {};
-  attributes.ino = inode_;
+  attributes.ino = facts_.connection;
   attributes.size = sizeBytes_;
   attributes.blocks = sizeBytes_ / sectorBytes;
   attributes.mode = S_IFREG | (options_.readOnly ? 0400u : 0600u);

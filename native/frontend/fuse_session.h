@@ -10,6 +10,8 @@
 #include <thread>
 #include <vector>
 
+#include "../sys/keeper.h"
+#include "../sys/loop_device.h"
 #include "../sys/result.h"
 #include "../sys/unique_fd.h"
 #include "fuse_abi.h"
@@ -51,6 +53,15 @@ class FuseSession : public std::enable_shared_from_this<FuseSession> {
    */
   static Result<std::shared_ptr<FuseSession>> start(FuseSessionOptions options, RequestTarget& target);
 
+  /**
+   * Go on with a connection that another process has begun: what it had read and not answered comes again, then what waits.
+   *
+   * @param options of the same file: mount point, read-only or not; threads are as many as there were
+   * @error FUSE_UNAVAILABLE: it has ended, and is cleared away
+   */
+  static Result<std::shared_ptr<FuseSession>> takeOver(FuseSessionOptions options, KeptConnection kept,
+                                                       RequestTarget& target);
+
   /** abort() if neither that nor stop() was done. Descriptors close here. */
   ~FuseSession();
 
@@ -67,15 +78,27 @@ class FuseSession : public std::enable_shared_from_this<FuseSession> {
   const FuseSessionOptions& options() const { return options_; }
 
   /**
+   * From here on the connection is left to the next agent should this process end, with the loop device that is bound to
+   * it. Until then, and where the kernel cannot, it ends with this process.
+   * @return false: the kernel cannot (before Linux 6.9)
+   */
+  bool keepFor(const LoopDevice& loop, bool loopReadOnly);
+  bool loopReadOnly() const { return facts_.loopReadOnly != 0; }
+  /** Nobody uses it any more: it ends with this process. */
+  void keepNoMore();
+
+  /**
    * The file has this size from here on; the kernel, and so the loop device, is told. What is asked beyond a smaller size
    * is refused. @error MOUNT_FAILED: the kernel does not know it yet
    */
   Result<void> resize(uint64_t sizeBytes);
 
  private:
-  FuseSession(FuseSessionOptions options, RequestTarget& target);
+  FuseSession(FuseSessionOptions options, uint64_t inode, RequestTarget& target);
 
   Result<void> negotiate();
+  void handOver();
+  void startThreads();
   Result<void> openDescriptors();
   void serve(size_t index);
   void dispatch(int fd, uint8_t* head, uint8_t* payload, size_t length);
@@ -91,15 +114,13 @@ class FuseSession : public std::enable_shared_from_this<FuseSession> {
   const FuseSessionOptions options_;
   std::atomic<uint64_t> sizeBytes_;
   RequestTarget& target_;
-  /** Random: filesystem and inode number name this session, although the kernel uses the former again. */
-  const uint64_t inode_;
+  /** What the keeper knows. By the connection's number, random and that of the inode, the session is known everywhere. */
+  KeptFacts facts_;
   /** [0] is the one that was mounted. Fixed once the threads run. */
   std::vector<UniqueFd> descriptors_;
   std::vector<std::thread> threads_;
   /** Ends the connection: unmounting alone does not while somebody has the file open or mounted elsewhere. */
   UniqueFd connectionSwitch_;
-  /** The keeper has the switch too, so that the connection ends should this program be killed. */
-  uint64_t watched_ = 0;
   std::atomic<bool> stopping_{false};
   std::atomic<bool> lostSaid_{false};
   bool mounted_ = false;

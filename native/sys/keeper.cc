@@ -1,161 +1,242 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "keeper.h"
 
-#include <dlfcn.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
-#include <spawn.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
-#include <cerrno>
-#include <cstring>
 #include <future>
+#include <map>
 #include <memory>
 #include <mutex>
-#include <string>
 #include <thread>
 
-#include "keeper_message.h"
+#include "keeper_program.h"
+#include "keeper_socket.h"
 
 namespace tidemark {
 namespace {
 
-constexpr char program[] = "tidemark_keeper";
 constexpr int readyMs = 5000;
-
-/** Beside the file that this code is in; empty when that cannot be told. */
-std::string programPath() {
-  Dl_info info;
-  static const char here = 0;
-  if (dladdr(&here, &info) == 0 || info.dli_fname == nullptr) return "";
-  const std::string file = info.dli_fname;
-  const size_t slash = file.find_last_of('/');
-  return slash == std::string::npos ? "" : file.substr(0, slash + 1) + program;
-}
-
-/** Start it with this end of the socket as its standard input, and nothing else of ours. */
-bool spawn(const std::string& path, int socket) {
-  posix_spawn_file_actions_t actions;
-  posix_spawnattr_t attributes;
-  if (posix_spawn_file_actions_init(&actions) != 0) return false;
-  if (posix_spawnattr_init(&attributes) != 0) {
-    posix_spawn_file_actions_destroy(&actions);
-    return false;
-  }
-  posix_spawn_file_actions_adddup2(&actions, socket, STDIN_FILENO);
-  for (const int output : {STDOUT_FILENO, STDERR_FILENO}) {
-    posix_spawn_file_actions_addopen(&actions, output, "/dev/null", O_WRONLY, 0);
-  }
-  posix_spawn_file_actions_addclosefrom_np(&actions, STDERR_FILENO + 1);
-  sigset_t none;
-  sigemptyset(&none);
-  posix_spawnattr_setsigmask(&attributes, &none);
-  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSID);
-  char name[] = "tidemark-keeper";
-  char* const arguments[] = {name, nullptr};
-  char* const environment[] = {nullptr};
-  pid_t pid = 0;
-  const bool started = posix_spawn(&pid, path.c_str(), &actions, &attributes, arguments, environment) == 0;
-  posix_spawnattr_destroy(&attributes);
-  posix_spawn_file_actions_destroy(&actions);
-  return started;
-}
+/** Between two attempts to have a keeper again. */
+constexpr auto pause = std::chrono::seconds(1);
 
 /**
- * One for the process. Lock `mutex_` guards all of it.
+ * One for the process. A thread of its own talks first with a keeper, then waits for its end. It lives as long as the
+ * process: the keeper is told when it goes, which is before threads that the kernel holds up.
  *
- * The kernel tells the keeper when the *thread* that started it goes, so that is a thread that does nothing else and lives
- * as long as the process.
+ * Lock `mutex_` guards what is below it; messages are sent while it is held, so that they arrive in order.
  */
-class Keeper {
+class KeeperLink {
  public:
-  static Keeper& one() {
+  static KeeperLink& one() {
     // Never destroyed: connections may end while the process does.
-    static Keeper* const keeper = new Keeper();
-    return *keeper;
+    static KeeperLink* const link = new KeeperLink();
+    return *link;
   }
 
-  uint64_t watch(int fd) {
+  Result<std::vector<std::string>> open(const std::string& directory,
+                                        std::function<void(const KeeperEvent&)> onEvent) {
+    const std::lock_guard lock(starting_);
+    if (begun_) return Error{"KEEPER_FAILED", EBUSY, "this process has a keeper already"};
+    directory_ = directory;
+    onEvent_ = std::move(onEvent);
+    if (!begin()) return Error{"KEEPER_FAILED", 0, "no keeper could be started for " + directory};
+    const std::lock_guard guard(mutex_);
+    std::vector<std::string> mountPoints;
+    for (const auto& [mountPoint, connection] : unclaimed_) mountPoints.push_back(mountPoint);
+    return mountPoints;
+  }
+
+  bool has(const std::string& mountPoint) {
     const std::lock_guard lock(mutex_);
-    if (!tried_) {
-      tried_ = true;
-      socket_ = start();
+    return unclaimed_.count(mountPoint) != 0;
+  }
+
+  std::optional<KeptConnection> claim(const std::string& mountPoint) {
+    const std::lock_guard lock(mutex_);
+    const auto found = unclaimed_.find(mountPoint);
+    if (found == unclaimed_.end()) return std::nullopt;
+    std::optional<KeptConnection> claimed(std::move(found->second));
+    unclaimed_.erase(found);
+    return claimed;
+  }
+
+  void hold(const KeptFacts& facts, const std::vector<int>& descriptors) {
+    {
+      const std::lock_guard lock(starting_);
+      if (!begun_) (void)begin();
     }
-    if (!socket_) return 0;
-    const uint64_t connection = ++last_;
-    return send(connection, fd) ? connection : 0;
+    const std::lock_guard lock(mutex_);
+    held_[facts.connection] = Held{facts, descriptors};
+    send(KeeperVerb::kHold, facts, descriptors);
+  }
+
+  void change(const KeptFacts& facts) {
+    const std::lock_guard lock(mutex_);
+    const auto found = held_.find(facts.connection);
+    if (found == held_.end()) return;
+    found->second.facts = facts;
+    send(KeeperVerb::kChange, facts, {});
   }
 
   void forget(uint64_t connection) {
     const std::lock_guard lock(mutex_);
-    if (socket_) (void)send(connection, -1);
+    if (held_.erase(connection) == 0) return;
+    KeptFacts facts;
+    facts.connection = connection;
+    send(KeeperVerb::kForget, facts, {});
   }
 
  private:
-  static UniqueFd start() {
-    const std::string path = programPath();
-    if (path.empty() || access(path.c_str(), X_OK) != 0) return {};
-    int ends[2];
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) return {};
-    UniqueFd ours(ends[0]);
-    const auto theirs = std::make_shared<UniqueFd>(ends[1]);
-    const auto started = std::make_shared<std::promise<bool>>();
-    std::future<bool> result = started->get_future();
+  struct Held {
+    KeptFacts facts;
+    std::vector<int> descriptors;
+  };
+
+  /** With starting_ held. */
+  bool begin() {
+    begun_ = true;
+    const auto ready = std::make_shared<std::promise<bool>>();
+    std::future<bool> result = ready->get_future();
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    std::thread([path, theirs, started] {
-      pthread_setname_np(pthread_self(), "tm-keeper");
-      const bool spawned = spawn(path, theirs->get());
-      theirs->reset();
-      started->set_value(spawned);
-      while (spawned) pause();
-    }).detach();
+    std::thread([this, ready] { run(*ready); }).detach();
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    if (!result.get()) return {};
-    pollfd ready{ours.get(), POLLIN, 0};
-    char byte = 0;
-    if (poll(&ready, 1, readyMs) != 1 || recv(ours.get(), &byte, sizeof byte, 0) != sizeof byte) return {};
-    return ours;
+    return result.get();
   }
 
-  bool send(uint64_t connection, int fd) {
-    KeeperMessage message{connection};
-    iovec piece{&message, sizeof message};
-    msghdr header{};
-    header.msg_iov = &piece;
-    header.msg_iovlen = 1;
-    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-    if (fd >= 0) {
-      header.msg_control = control;
-      header.msg_controllen = sizeof control;
-      cmsghdr* rights = CMSG_FIRSTHDR(&header);
-      rights->cmsg_level = SOL_SOCKET;
-      rights->cmsg_type = SCM_RIGHTS;
-      rights->cmsg_len = CMSG_LEN(sizeof(int));
-      std::memcpy(CMSG_DATA(rights), &fd, sizeof fd);
+  [[noreturn]] void run(std::promise<bool>& ready) {
+    pthread_setname_np(pthread_self(), "tm-keeper");
+    bool reached = establish();
+    ready.set_value(reached);
+    for (bool told = false;;) {
+      if (reached) {
+        waitForEnd();
+        told = false;
+      }
+      // A keeper that dies again and again is not started again and again at once.
+      reached = establish();
+      if (reached) {
+        tell(KeeperEvent::Kind::kReplaced, "the keeper had ended; another holds the devices now");
+        continue;
+      }
+      if (!told) tell(KeeperEvent::Kind::kFailed, "no keeper can be started; devices end with this agent");
+      told = true;
+      std::this_thread::sleep_for(pause);
     }
-    ssize_t sent = 0;
-    do {
-      sent = sendmsg(socket_.get(), &header, MSG_NOSIGNAL);
-    } while (sent < 0 && errno == EINTR);
-    return sent == static_cast<ssize_t>(sizeof message);
   }
+
+  void tell(KeeperEvent::Kind kind, std::string message) const {
+    if (onEvent_) onEvent_(KeeperEvent{kind, std::move(message)});
+  }
+
+  /** Until the keeper is gone: after its greeting it says nothing. */
+  void waitForEnd() {
+    KeeperMessage message;
+    std::vector<UniqueFd> none;
+    const auto began = std::chrono::steady_clock::now();
+    while (receiveMessage(socket_, message, none) == Received::kMessage) {
+    }
+    if (std::chrono::steady_clock::now() - began < pause) std::this_thread::sleep_for(pause);
+  }
+
+  /** (1) Find one or start one, (2) take what it holds, (3) give it what is held here. */
+  bool establish() {
+    std::vector<KeptConnection> found;
+    UniqueFd socket = directory_.empty() ? UniqueFd() : connectToKeeper(directory_);
+    if (!socket || !greet(socket, found)) {
+      found.clear();
+      socket = startOne();
+      if (!socket || !greet(socket, found)) return false;
+    }
+    const std::lock_guard lock(mutex_);
+    socket_ = std::move(socket);
+    for (KeptConnection& connection : found) {
+      // What is known here was given by this process.
+      if (held_.count(connection.facts.connection) != 0) continue;
+      std::vector<int> descriptors;
+      for (const UniqueFd& fd : connection.descriptors) descriptors.push_back(fd.get());
+      descriptors.push_back(connection.connectionSwitch.get());
+      held_[connection.facts.connection] = Held{connection.facts, std::move(descriptors)};
+      unclaimed_.insert_or_assign(connection.facts.mountPoint, std::move(connection));
+    }
+    for (const auto& [connection, held] : held_) send(KeeperVerb::kHold, held.facts, held.descriptors);
+    return true;
+  }
+
+  UniqueFd startOne() const {
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) return {};
+    UniqueFd ours(ends[0]);
+    const UniqueFd theirs(ends[1]);
+    limitSending(ours);
+    return startKeeperProgram(theirs, directory_) ? std::move(ours) : UniqueFd();
+  }
+
+  static bool greet(const UniqueFd& socket, std::vector<KeptConnection>& found) {
+    KeeperMessage message;
+    message.verb = KeeperVerb::kHello;
+    message.thread = gettid();
+    if (!sendMessage(socket, message)) return false;
+    for (;;) {
+      pollfd answer{socket.get(), POLLIN, 0};
+      KeptConnection connection;
+      if (poll(&answer, 1, readyMs) != 1) return false;
+      if (receiveMessage(socket, message, connection.descriptors) != Received::kMessage) return false;
+      if (message.verb == KeeperVerb::kEnd) return true;
+      if (message.verb != KeeperVerb::kHeld || connection.descriptors.size() < 2) continue;
+      connection.facts = message.facts;
+      connection.connectionSwitch = std::move(connection.descriptors.back());
+      connection.descriptors.pop_back();
+      found.push_back(std::move(connection));
+    }
+  }
+
+  /** With mutex_ held. One that takes nothing is given up: the thread that waits for its end sees to another. */
+  void send(KeeperVerb verb, const KeptFacts& facts, const std::vector<int>& descriptors) {
+    if (!socket_) return;
+    KeeperMessage message;
+    message.verb = verb;
+    message.facts = facts;
+    if (!sendMessage(socket_, message, descriptors)) shutdown(socket_.get(), SHUT_RDWR);
+  }
+
+  /** Guards begun_, and what is set before the thread begins. Taken before mutex_. */
+  std::mutex starting_;
+  bool begun_ = false;
+  std::string directory_;
+  std::function<void(const KeeperEvent&)> onEvent_;
 
   std::mutex mutex_;
-  bool tried_ = false;
+  /** Replaced by the thread alone, which reads from it without the lock. */
   UniqueFd socket_;
-  uint64_t last_ = 0;
+  std::map<uint64_t, Held> held_;
+  std::map<std::string, KeptConnection> unclaimed_;
 };
 
 }  // namespace
 
-uint64_t keeperWatch(const UniqueFd& connectionSwitch) { return Keeper::one().watch(connectionSwitch.get()); }
-
-void keeperForget(uint64_t connection) {
-  if (connection != 0) Keeper::one().forget(connection);
+Result<std::vector<std::string>> keeperOpen(const std::string& directory,
+                                            std::function<void(const KeeperEvent&)> onEvent) {
+  return KeeperLink::one().open(directory, std::move(onEvent));
 }
+
+bool keeperHas(const std::string& mountPoint) { return KeeperLink::one().has(mountPoint); }
+
+std::optional<KeptConnection> keeperClaim(const std::string& mountPoint) {
+  return KeeperLink::one().claim(mountPoint);
+}
+
+void keeperHold(const KeptFacts& facts, const std::vector<int>& descriptors) {
+  KeeperLink::one().hold(facts, descriptors);
+}
+
+void keeperChange(const KeptFacts& facts) { KeeperLink::one().change(facts); }
+
+void keeperForget(uint64_t connection) { KeeperLink::one().forget(connection); }
 
 }  // namespace tidemark

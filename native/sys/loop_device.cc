@@ -65,7 +65,7 @@ Result<bool> LoopDevice::isBound(int fd) const {
   return Error::fromErrno("LOOP_FAILED", "ask which file is bound to " + path_, errno);
 }
 
-Result<void> LoopDevice::release() {
+Result<void> LoopDevice::release(const std::function<void()>& onUnused) {
   // First of all: a device that is somebody else's by now may be mounted, which is no reason to refuse.
   Result<bool> ours = isBound();
   if (!ours) return ours.error();
@@ -98,6 +98,7 @@ Result<void> LoopDevice::release() {
     Result<bool> bound = isBound(claim.get());
     if (!bound) return bound.error();
     if (!*bound) return {};
+    if (onUnused) onUnused();
     if (ioctl(claim.get(), LOOP_CLR_FD) != 0) {
       if (errno == ENXIO) return {};
       return errno == EBUSY ? busy(path_, "") : Error::fromErrno("LOOP_FAILED", "detach " + path_, errno);

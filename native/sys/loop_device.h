@@ -4,7 +4,9 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "result.h"
@@ -28,15 +30,24 @@ class LoopDevice {
    */
   static Result<LoopDevice> bind(int file, bool readOnly, uint32_t blockBytes);
 
+  /** One that was bound before, by bind() in another process. */
+  static LoopDevice bound(std::string path, dev_t filesystem, ino_t inode) {
+    return LoopDevice(std::move(path), filesystem, inode);
+  }
+
   const std::string& path() const { return path_; }
+  /** The file it was bound to. */
+  dev_t filesystem() const { return filesystem_; }
+  ino_t inode() const { return inode_; }
 
   /**
    * Unbind: waits for requests in flight, then the file is closed by the kernel. On failure the device stays bound
    * and usable. Released already, whoever has the device now: nothing to do.
    *
+   * @param onUnused called when nobody uses the device any more and it is about to be unbound; not when it was already
    * @error DEVICE_BUSY with who holds it; LOOP_FAILED
    */
-  Result<void> release();
+  Result<void> release(const std::function<void()>& onUnused = nullptr);
 
   /** The file has another size: so has the device from here on. @error LOOP_FAILED */
   Result<void> followFile() const;

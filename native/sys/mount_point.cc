@@ -25,16 +25,6 @@ constexpr auto pause = std::chrono::milliseconds(50);
 /** Mounts stacked on one file by agents that died one after another. */
 constexpr int maximumStackedMounts = 64;
 
-/** The path as the kernel shows it, without touching the last component: a dead mount there answers ENOTCONN. */
-std::string kernelPath(const std::string& file) {
-  const size_t slash = file.find_last_of('/');
-  const std::string folder = slash == std::string::npos ? "." : slash == 0 ? "/" : file.substr(0, slash);
-  const std::string name = slash == std::string::npos ? file : file.substr(slash + 1);
-  const std::unique_ptr<char, void (*)(void*)> real(realpath(folder.c_str(), nullptr), free);
-  const std::string base = real ? real.get() : folder;
-  return base == "/" ? base + name : base + "/" + name;
-}
-
 bool isMounted(const std::string& path) {
   const std::vector<MountEntry> mounts = listMounts();
   return std::any_of(mounts.begin(), mounts.end(), [&path](const MountEntry& mount) {
@@ -43,6 +33,15 @@ bool isMounted(const std::string& path) {
 }
 
 }  // namespace
+
+std::string kernelPath(const std::string& file) {
+  const size_t slash = file.find_last_of('/');
+  const std::string folder = slash == std::string::npos ? "." : slash == 0 ? "/" : file.substr(0, slash);
+  const std::string name = slash == std::string::npos ? file : file.substr(slash + 1);
+  const std::unique_ptr<char, void (*)(void*)> real(realpath(folder.c_str(), nullptr), free);
+  const std::string base = real ? real.get() : folder;
+  return base == "/" ? base + name : base + "/" + name;
+}
 
 Result<void> mountFuseFile(int fuseFd, const std::string& mountPoint) {
   struct stat status;
@@ -108,6 +107,11 @@ void forceUnmount(const std::string& mountPoint) {
 
 Result<void> releaseStaleMount(const std::string& mountPoint) {
   const std::string path = kernelPath(mountPoint);
+  if (isMounted(path)) {
+    // Whoever may still hold it: closing a loop device waits until what its cache holds is written, or refused.
+    const Result<UniqueFd> connectionSwitch = openConnectionSwitch(mountPoint);
+    if (connectionSwitch) abortConnection(connectionSwitch.value());
+  }
   // The loop devices first: while one is bound it keeps the dead filesystem alive.
   for (const std::string& device : loopDevicesByBackingPath(path)) unbindWhenUnused(device);
   for (int attempt = 0; attempt < maximumStackedMounts && isMounted(path); attempt++) {

@@ -8,6 +8,9 @@
 
 namespace tidemark {
 
+/** A file's path as the kernel shows it, without touching the last component: a mount there may be dead, or not answer. */
+std::string kernelPath(const std::string& file);
+
 /** Mount the FUSE connection `fuseFd` on a regular file, which then reads as the volume. @error MOUNT_FAILED */
 Result<void> mountFuseFile(int fuseFd, const std::string& mountPoint);
 

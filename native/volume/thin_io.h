@@ -24,7 +24,8 @@ namespace tidemark {
 struct ThinLayer {
   ThinLayer(std::shared_ptr<Pool> pool, uint32_t layer) : pool(std::move(pool)), layer(layer) {}
 
-  const std::shared_ptr<Pool> pool;
+  /** Null once the volume is closed. */
+  std::shared_ptr<Pool> pool;
   /** Changed by freeze() alone, when nobody is inside the gate and no grant is carried out. */
   uint32_t layer;
   GivenPlaces places;

@@ -19,14 +19,18 @@ namespace {
 constexpr uint64_t sectorBytes = 512;
 constexpr uint32_t maximumThreads = 16;
 constexpr uint32_t maximumTableBlockBytes = 64 << 20;
+/** A worker asks for one thing after the other, which the kernel may cut in two. */
+constexpr uint32_t servingThreads = 2;
 }  // namespace
 
 Volume::Volume(VolumeOptions options) : options_(std::move(options)) {}
 
 Volume::~Volume() {
   const std::lock_guard lock(lifecycle_);
-  if (session_) session_->abort();
-  session_.reset();
+  for (std::shared_ptr<FuseSession>* session : {&session_, &served_}) {
+    if (*session) (*session)->abort();
+    session->reset();
+  }
   loop_.reset();
   (void)closeLocked();
 }
@@ -95,8 +99,7 @@ Result<void> Volume::makeTable(uint64_t sizeBytes) {
   return {};
 }
 
-/** With lifecycle_ held. */
-Result<void> Volume::startSession(const std::string& mountPoint) {
+FuseSessionOptions Volume::sessionOptions(const std::string& mountPoint) const {
   FuseSessionOptions given;
   given.name = options_.name;
   given.mountPoint = mountPoint;
@@ -109,87 +112,116 @@ Result<void> Volume::startSession(const std::string& mountPoint) {
     // A part of a block gives no space back.
     given.discardBytes = table_->blockBytes();
   }
-  auto session = FuseSession::start(std::move(given), *this);
-  if (!session) return session.error();
-  session_ = session.take();
-  return {};
+  return given;
 }
 
-Result<std::string> Volume::attach(const std::string& mountPoint, bool readOnly) {
+Result<Attachment> Volume::attach(const std::string& mountPoint, bool readOnly) {
   readOnly = readOnly || options_.readOnly;
   const std::lock_guard lock(lifecycle_);
   if (closed_) return Error{"VOLUME_CLOSED", 0, options_.name + " is closed"};
-  if (session_ && (loop_ || !served_)) {
-    return Error{"VOLUME_ATTACHED", EBUSY, options_.name + " is attached already"};
+  if (session_) return Error{"VOLUME_ATTACHED", EBUSY, options_.name + " is attached already"};
+  Result<bool> taken = takeOver(mountPoint, readOnly);
+  if (!taken) return taken.error();
+  if (!*taken) {
+    Result<void> made = bindNew(mountPoint, readOnly);
+    if (!made) {
+      if (session_) session_->abort();
+      session_.reset();
+      return made.error();
+    }
   }
-  if (session_ && session_->options().mountPoint != mountPoint) {
-    return Error{"INVALID_ARGUMENT", EINVAL, options_.name + " is served on " + session_->options().mountPoint};
-  }
-  if (!session_) {
-    Result<void> started = startSession(mountPoint);
-    if (!started) return started.error();
-  }
-  Result<LoopDevice> loop = [&]() -> Result<LoopDevice> {
-    const UniqueFd file(::open(mountPoint.c_str(), (readOnly ? O_RDONLY : O_RDWR) | O_CLOEXEC));
-    if (!file) return Error::fromErrno("MOUNT_FAILED", "open " + mountPoint, errno);
-    return LoopDevice::bind(file.get(), readOnly, logicalBlockBytes_);
-  }();
-  if (!loop) {
-    if (!served_) {
+  return Attachment{loop_->path(), *taken, session_->keepFor(*loop_, readOnly)};
+}
+
+/** With lifecycle_ held. False: there is no device to go on with; what was there and is not the same is cleared away. */
+Result<bool> Volume::takeOver(const std::string& mountPoint, bool readOnly) {
+  std::optional<KeptConnection> kept = keeperClaim(kernelPath(mountPoint));
+  if (!kept) return false;
+  const KeptFacts facts = kept->facts;
+  const bool same = facts.loop[0] != 0 && (facts.readOnly != 0) == options_.readOnly &&
+                    (facts.loopReadOnly != 0) == readOnly && facts.sizeBytes <= sizeBytes();
+  if (same) {
+    auto session = FuseSession::takeOver(sessionOptions(mountPoint), std::move(*kept), *this);
+    if (session) {
+      session_ = session.take();
+      loop_ = LoopDevice::bound(facts.loop, facts.loopFilesystem, facts.loopInode);
+      // It asks the file, so that must be served.
+      Result<bool> bound = loop_->isBound();
+      if (bound && *bound) {
+        // An earlier agent may have ended after the volume had grown and before hosts saw it. They see it with the next
+        // change of the size otherwise.
+        if (facts.sizeBytes < sizeBytes() && session_->resize(sizeBytes())) (void)loop_->followFile();
+        return true;
+      }
       session_->abort();
       session_.reset();
+      loop_.reset();
     }
-    return loop.error();
+  } else {
+    abortConnection(kept->connectionSwitch);
+    keeperForget(facts.connection);
   }
+  Result<void> released = releaseStaleMount(mountPoint);
+  if (!released) return released.error();
+  return false;
+}
+
+/** With lifecycle_ held. Until the device is the host's, the connection ends with this process, and leaves it free. */
+Result<void> Volume::bindNew(const std::string& mountPoint, bool readOnly) {
+  auto session = FuseSession::start(sessionOptions(mountPoint), *this);
+  if (!session) return session.error();
+  session_ = session.take();
+  const UniqueFd file(::open(mountPoint.c_str(), (readOnly ? O_RDONLY : O_RDWR) | O_CLOEXEC));
+  if (!file) return Error::fromErrno("MOUNT_FAILED", "open " + mountPoint, errno);
+  Result<LoopDevice> loop = LoopDevice::bind(file.get(), readOnly, logicalBlockBytes_);
+  if (!loop) return loop.error();
   loop_ = loop.take();
-  return loop_->path();
+  return {};
 }
 
 Result<void> Volume::serve(const std::string& mountPoint) {
   const std::lock_guard lock(lifecycle_);
   if (closed_) return Error{"VOLUME_CLOSED", 0, options_.name + " is closed"};
-  if (session_) return Error{"VOLUME_ATTACHED", EBUSY, options_.name + " is served or attached already"};
-  Result<void> started = startSession(mountPoint);
-  if (!started) return started;
-  served_ = true;
+  if (served_) return Error{"VOLUME_ATTACHED", EBUSY, options_.name + " is served already"};
+  FuseSessionOptions given = sessionOptions(mountPoint);
+  given.threads = std::min(given.threads, servingThreads);
+  auto session = FuseSession::start(std::move(given), *this);
+  if (!session) return session.error();
+  served_ = session.take();
   return {};
 }
 
 Result<void> Volume::unserve() {
   const std::lock_guard lock(lifecycle_);
   if (!served_) return {};
-  if (!loop_) {
-    Result<void> unused = refuseOpenFile();
-    if (!unused) return unused;
-    Result<void> stopped = stopSession();
-    if (!stopped) return stopped;
-  }
-  served_ = false;
-  return {};
+  Result<void> unused = refuseOpenFile(*served_);
+  return unused ? stopSession(served_) : unused;
 }
 
 Result<void> Volume::detach() {
   const std::lock_guard lock(lifecycle_);
-  if (!session_ || (served_ && !loop_)) return {};
+  if (!session_) return {};
   if (loop_) {
-    if (!served_) {
-      Result<bool> bound = loop_->isBound();
-      if (!bound) return bound.error();
-      if (*bound) {
-        Result<void> unused = refuseOpenFile();
-        if (!unused) return unused;
-      }
+    Result<bool> bound = loop_->isBound();
+    if (!bound) return bound.error();
+    if (*bound) {
+      Result<void> unused = refuseOpenFile(*session_);
+      if (!unused) return unused;
     }
-    Result<void> released = loop_->release();
-    if (!released) return released;
+    Result<void> released = loop_->release([this] { session_->keepNoMore(); });
+    if (!released) {
+      (void)session_->keepFor(*loop_, session_->loopReadOnly());
+      return released;
+    }
     loop_.reset();
   }
-  return served_ ? Result<void>() : stopSession();
+  session_->keepNoMore();
+  return stopSession(session_);
 }
 
 /** With lifecycle_ held. DEVICE_BUSY when a program has the mounted file open. */
-Result<void> Volume::refuseOpenFile() const {
-  const std::string& mountPoint = session_->options().mountPoint;
+Result<void> Volume::refuseOpenFile(const FuseSession& session) {
+  const std::string& mountPoint = session.options().mountPoint;
   struct statx file;
   // Without asking who serves it, which is this program: killed meanwhile, it would wait for its own answer for ever.
   if (statx(AT_FDCWD, mountPoint.c_str(), AT_STATX_DONT_SYNC, STATX_INO, &file) != 0) return {};
@@ -199,14 +231,14 @@ Result<void> Volume::refuseOpenFile() const {
 }
 
 /** With lifecycle_ held. */
-Result<void> Volume::stopSession() {
-  Result<void> stopped = session_->stop();
+Result<void> Volume::stopSession(std::shared_ptr<FuseSession>& session) {
+  Result<void> stopped = session->stop();
   if (!stopped) return stopped;
   // Flushes of a connection that was lost may still be with the journal.
   const std::lock_guard lock(draining_);
   drainGates();
   reopenGates();
-  session_.reset();
+  session.reset();
   return {};
 }
 
@@ -248,7 +280,7 @@ Result<void> Volume::resize(uint64_t sizeBytes) {
   }
   if (sizeBytes < table_->sizeBytes()) {
     // Requests that a lost connection has left may still wait for what would be cut off.
-    if (session_ || faults_->parkedCount() != 0) {
+    if (session_ || served_ || faults_->parkedCount() != 0) {
       return Error{"VOLUME_ATTACHED", EBUSY, options_.name + " is attached or served"};
     }
     Result<void> discarded = discardBeyond(sizeBytes);
@@ -261,8 +293,10 @@ Result<void> Volume::resize(uint64_t sizeBytes) {
     table_->resize(sizeBytes);
     gate_.reopen();
   }
-  if (!session_) return {};
-  Result<void> resized = session_->resize(sizeBytes);
+  Result<void> resized;
+  if (served_) resized = served_->resize(sizeBytes);
+  if (!resized || !session_) return resized;
+  resized = session_->resize(sizeBytes);
   return resized && loop_ ? loop_->followFile() : resized;
 }
 
@@ -282,7 +316,7 @@ Result<void> Volume::syncBacking() {
 
 Result<void> Volume::close() {
   const std::lock_guard lock(lifecycle_);
-  if (session_) return Error{"VOLUME_ATTACHED", EBUSY, options_.name + " is attached or served"};
+  if (session_ || served_) return Error{"VOLUME_ATTACHED", EBUSY, options_.name + " is attached or served"};
   return closeLocked();
 }
 
@@ -306,6 +340,9 @@ Result<void> Volume::closeLocked() {
   sync.reset();
   journal_.reset();
   backing_.reset();
+  // Whoever still has this object: the pool can be closed.
+  if (thin_) thin_->pool.reset();
+  options_.pool.reset();
   return {};
 }
 

@@ -48,6 +48,15 @@ struct VolumeOptions {
   std::function<void(const std::string& message)> onLost;
 };
 
+/** What a host has of a volume. */
+struct Attachment {
+  std::string device;
+  /** An earlier agent's: its host noticed nothing but a pause. */
+  bool takenOver = false;
+  /** It will outlive this agent, too; false where the kernel cannot do that. */
+  bool kept = false;
+};
+
 struct VolumeCounters {
   uint64_t reads, writes, flushes, trims, readBytes, writtenBytes, faults, inFlight, errors, copiedBytes;
 };
@@ -77,25 +86,28 @@ class Volume final : public RequestTarget {
   bool isBlockDevice() const { return isBlockDevice_; }
 
   /**
-   * Mount on an empty regular file, unless it is served there already, and bind a loop device: its path. Nothing is left
-   * behind when it fails.
-   * @param readOnly the loop device alone takes no writes, whatever the file does
-   * @error VOLUME_ATTACHED, VOLUME_CLOSED, MOUNT_FAILED, FUSE_UNAVAILABLE, LOOP_FAILED, INVALID_ARGUMENT: served elsewhere
+   * Go on with the device that an earlier agent had on this mount point, if it is the same and the keeper has it; else
+   * mount on an empty regular file and bind a loop device. Nothing is left behind when it fails.
+   *
+   * The journal is set before: hosts' requests are answered from here on, those that wait already at once.
+   * @param readOnly the loop device takes no writes, whatever the volume does
+   * @error VOLUME_ATTACHED, VOLUME_CLOSED, MOUNT_FAILED, FUSE_UNAVAILABLE, LOOP_FAILED
    */
-  Result<std::string> attach(const std::string& mountPoint, bool readOnly = false);
+  Result<Attachment> attach(const std::string& mountPoint, bool readOnly = false);
   /**
-   * Mount without a loop device, for programs of this agent; detach() leaves the file to them until unserve().
+   * Mount on another empty regular file, for programs of this agent: see unserve(). It ends with the agent, so that none
+   * of them waits for ever; with a connection in common, what they ask for would be answered before hosts may be.
    * @error as attach()
    */
   Result<void> serve(const std::string& mountPoint);
   /**
-   * Take the file away, now or, while a loop device needs it, with that. Not served: nothing to do.
+   * Take that file away. Not served: nothing to do.
    * @error DEVICE_BUSY with who has it open: nothing has changed; MOUNT_FAILED: unserve() again
    */
   Result<void> unserve();
   /**
    * Once the loop device is gone, by this or from outside, no host uses the volume: whoever then still has the file on
-   * the mount point open gets errors, unless it is served.
+   * its mount point open gets errors.
    *
    * @error DEVICE_BUSY with who holds it, LOOP_FAILED: nothing has changed; MOUNT_FAILED: detach() again
    */
@@ -182,9 +194,11 @@ class Volume final : public RequestTarget {
   explicit Volume(VolumeOptions options);
   static Result<std::shared_ptr<Backing>> openBacking(const VolumeOptions& options);
   Result<void> makeTable(uint64_t sizeBytes);
-  Result<void> startSession(const std::string& mountPoint);
-  Result<void> refuseOpenFile() const;
-  Result<void> stopSession();
+  FuseSessionOptions sessionOptions(const std::string& mountPoint) const;
+  Result<bool> takeOver(const std::string& mountPoint, bool readOnly);
+  Result<void> bindNew(const std::string& mountPoint, bool readOnly);
+  static Result<void> refuseOpenFile(const FuseSession& session);
+  Result<void> stopSession(std::shared_ptr<FuseSession>& session);
   Result<void> closeLocked();
   Result<void> discardBeyond(uint64_t sizeBytes);
   void drainGates();
@@ -203,7 +217,8 @@ class Volume final : public RequestTarget {
   void answer(const Io& io, int errnoValue);
   void finishFlush(const Reply& reply, int errnoValue);
 
-  const VolumeOptions options_;
+  /** The pool is let go of by close(). */
+  VolumeOptions options_;
   uint32_t logicalBlockBytes_ = 512;
   bool isBlockDevice_ = false;
 
@@ -228,10 +243,11 @@ class Volume final : public RequestTarget {
 
   std::mutex lifecycle_;
   std::mutex draining_;
+  /** The hosts', and the loop device on its file. */
   std::shared_ptr<FuseSession> session_;
   std::optional<LoopDevice> loop_;
-  /** The session stays when the loop device goes. */
-  bool served_ = false;
+  /** That of programs of this agent. */
+  std::shared_ptr<FuseSession> served_;
   std::atomic<bool> closed_{false};
 
   struct alignas(64) Counts {

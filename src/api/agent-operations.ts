@@ -107,6 +107,17 @@ export interface StreamView {
   }
 }
 
+/** A device that outlives its agent. */
+export interface KeptDeviceView {
+  /** NAME, or VOLUME@SNAPSHOT. */
+  readonly name: string
+  readonly device: string
+  readonly sizeBytes: number
+  readonly readOnly: boolean
+  /** `waits`: no agent serves it, and who uses it waits for the next. */
+  readonly state: 'served' | 'waits'
+}
+
 export interface InboundVolumeView {
   readonly name: string
   /** The image file, or the file that shows the thin volume. Between two epochs it is a state the source passed through. */

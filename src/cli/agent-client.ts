@@ -27,6 +27,11 @@ export class AgentClient {
     this.#socketPath = socketPath
   }
 
+  /** The folder of its socket: its state directory, unless it was given another name. */
+  get directory(): string {
+    return path.dirname(path.resolve(this.#socketPath))
+  }
+
   get<T>(...segments: string[]): Promise<T> {
     return this.call<T>({ method: 'GET', path: segments })
   }

@@ -1,4 +1,4 @@
-import type { PoolCheckView } from '../api/agent-operations.js'
+import type { KeptDeviceView, PoolCheckView } from '../api/agent-operations.js'
 import type { AgentClient } from './agent-client.js'
 import type { Terminal } from './terminal.js'
 
@@ -13,6 +13,9 @@ export interface LocalPrograms {
   }): Promise<void>
   /** Of a pool that no agent has open, by its devices. */
   checkPool(options: { paths: readonly string[]; repair: boolean }): Promise<PoolCheckView>
+  /** What the keeper of this state directory holds; nothing when there is none. */
+  listKept(stateDirectory: string): Promise<readonly KeptDeviceView[]>
+  abortKept(stateDirectory: string, name: string): Promise<void>
 }
 
 export interface Context {

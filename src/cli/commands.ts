@@ -5,6 +5,7 @@ import { destinationCommands } from './commands/destination.js'
 import { eventsCommands } from './commands/events.js'
 import { inboundCommands } from './commands/inbound.js'
 import { inspectCommands } from './commands/inspect.js'
+import { keeperCommands } from './commands/keeper.js'
 import { pairingCommands } from './commands/pairing.js'
 import { poolCommands } from './commands/pool.js'
 import { snapshotCommands } from './commands/snapshot.js'
@@ -15,6 +16,7 @@ import { volumeCommands } from './commands/volume.js'
 export const groups: Readonly<Record<string, string>> = {
   pool: 'Space that thin volumes share.',
   volume: 'Block volumes of this machine.',
+  keeper: 'Devices whose agent is gone.',
   snapshot: 'Moments of a thin volume.',
   clone: 'Volumes made from a snapshot.',
   pairing: 'At the destination: let a source in.',
@@ -27,6 +29,7 @@ export const commands: readonly Command[] = [
   ...agentCommands,
   ...poolCommands,
   ...volumeCommands,
+  ...keeperCommands,
   ...snapshotCommands,
   ...cloneCommands,
   ...pairingCommands,

@@ -2,13 +2,65 @@ import { readdir } from 'node:fs/promises'
 import path from 'node:path'
 import type { ReportEvent } from '../block/event-log.js'
 import { StorageError } from '../block/storage-error.js'
-import type { Intercept } from '../intercept/addon.js'
+import type { Intercept, KeeperEvent } from '../intercept/addon.js'
+import { servedFolder } from '../volume/front-end.js'
 import type { Streams } from './streams.js'
 import type { Volumes } from './volumes.js'
 
 /**
+ * Devices that the keeper has held since an earlier agent ended: their hosts wait. Each is served on when its volume is
+ * attached. @returns their mount points
+ */
+export async function takeBackDevices(
+  stateDirectory: string,
+  intercept: Pick<Intercept, 'openKeeper'>,
+  report: ReportEvent,
+): Promise<readonly string[]> {
+  const say = (severity: 'info' | 'warning' | 'error', code: string, text: string): void =>
+    report({ severity, code, object: stateDirectory, text })
+  const onEvent = ({ kind, message }: KeeperEvent): void =>
+    kind === 'failed' ? say('error', 'KEEPER_FAILED', message) : say('warning', 'KEEPER_REPLACED', message)
+  try {
+    const mountPoints = await intercept.openKeeper({ directory: stateDirectory, onEvent })
+    const names = mountPoints.map((file) => path.basename(file)).join(', ')
+    if (names !== '') say('info', 'DEVICES_TAKEN_OVER', `Of an earlier agent, and served on once recovered: ${names}`)
+    return mountPoints
+  } catch (error) {
+    // Hosts are served all the same, as long as this agent lives.
+    say('error', 'KEEPER_FAILED', textOf(error))
+    return []
+  }
+}
+
+/**
+ * Devices that were taken back and not attached. That of a volume which shall be attached is left to its host, which
+ * waits, until that succeeds or an operator ends it; any other has no volume: its host gets errors.
+ */
+export async function settleTakenBack(
+  mountPoints: readonly string[],
+  volumes: Pick<Volumes, 'wanted' | 'attached'>,
+  intercept: Pick<Intercept, 'giveUpKept'>,
+  report: ReportEvent,
+): Promise<void> {
+  const attached = new Set(volumes.attached().map(({ name }) => name))
+  const wanted = new Set(volumes.wanted().map(({ name }) => name))
+  for (const file of mountPoints) {
+    const name = path.basename(file)
+    if (attached.has(name)) continue
+    if (wanted.has(name)) {
+      const text = `Its host waits. Mend what keeps it, then: tidemark volume attach ${name}; or give up: tidemark keeper abort ${name}`
+      report({ severity: 'warning', code: 'HOST_WAITS', object: name, text })
+      continue
+    }
+    await intercept.giveUpKept(file).catch((error) => {
+      report({ severity: 'warning', code: 'LEFTOVER_KEPT', object: name, text: textOf(error) })
+    })
+  }
+}
+
+/**
  * Take away what an earlier agent of this state left behind when it died: dead devices, of volumes too that are gone or in
- * other hands by now.
+ * other hands by now. Not what was taken back.
  */
 export async function releaseLeftovers(
   runDirectory: string,
@@ -16,10 +68,12 @@ export async function releaseLeftovers(
   report: ReportEvent,
 ): Promise<void> {
   // Names alone: whoever looks at the files themselves asks front ends that are dead.
-  for (const name of await readdir(runDirectory).catch(() => [])) {
-    await intercept.releaseStale(path.join(runDirectory, name)).catch((error) => {
-      report({ severity: 'warning', code: 'LEFTOVER_KEPT', object: name, text: textOf(error) })
-    })
+  for (const folder of [runDirectory, path.join(runDirectory, servedFolder)]) {
+    for (const name of await readdir(folder).catch(() => [])) {
+      await intercept.releaseStale(path.join(folder, name)).catch((error) => {
+        report({ severity: 'warning', code: 'LEFTOVER_KEPT', object: name, text: textOf(error) })
+      })
+    }
   }
 }
 
@@ -46,7 +100,7 @@ export async function attachWanted(
   }
 }
 
-/** What a host still uses stays to the end: it is recorded to the last moment. */
+/** What a host still uses stays to the end, recorded to the last moment, and is left to the keeper and the next agent. */
 export async function detachAll(volumes: Volumes, report: ReportEvent): Promise<void> {
   for (const volume of volumes.attached()) {
     try {
@@ -56,7 +110,7 @@ export async function detachAll(volumes: Volumes, report: ReportEvent): Promise<
         severity: 'warning',
         code: 'STOPPED_IN_USE',
         object: volume.name,
-        text: `${textOf(error)} Its host gets I/O errors until an agent is back and it is mounted again.`,
+        text: `${textOf(error)} Its host waits for the next agent; without one: tidemark keeper abort ${volume.name}`,
       })
     }
   }

@@ -10,7 +10,7 @@ import type { FrontEndOptions } from '../volume/front-end.js'
 import { ImageCopies } from '../volume/image-copies.js'
 import { ThinVolumes } from '../volume/thin-volumes.js'
 import { Agent } from './agent.js'
-import { attachWanted, detachAll, releaseLeftovers } from './attachments.js'
+import { attachWanted, detachAll, releaseLeftovers, settleTakenBack, takeBackDevices } from './attachments.js'
 import { readConfig } from './config.js'
 import { Destinations } from './destinations.js'
 import { EventJournal } from './event-journal.js'
@@ -35,8 +35,10 @@ export interface AgentOptions {
 /**
  * Run the agent until SIGTERM or SIGINT; resolves when it has stopped in order.
  *
- * Order of the start: open the pools, recover the streams' journals onto the volumes, then attach these (no host may
- * write before its journal is ready), go on with copies, then let others in. The stop is the reverse.
+ * Order of the start: take back the devices that an earlier agent has left with hosts, serving none; open the pools,
+ * recover the streams' journals onto the volumes, then attach these (no host may write before its journal is ready, and
+ * those that wait write at once), go on with copies, then let others in. The stop is the reverse; a device that is in use
+ * is left to the next agent. See native/keeper/DESIGN.md.
  */
 export async function runAgent(options: AgentOptions): Promise<void> {
   const stopping = new Promise<string>((resolve) => {
@@ -64,6 +66,11 @@ export async function runAgent(options: AgentOptions): Promise<void> {
     onLost: ({ name }, message) => {
       const text = `${message}. Hosts get errors. Run: tidemark volume attach ${name}`
       report({ severity: 'error', code: 'DEVICE_LOST', object: name, text })
+    },
+    onNotKept: ({ name }) => {
+      const text =
+        'This kernel cannot hand its device to another agent (Linux 6.9 can): its host gets I/O errors when this one ends.'
+      report({ severity: 'warning', code: 'DEVICE_NOT_KEPT', object: name, text })
     },
   }
   const forbidden = [stateDirectory, config.bufferDirectory, config.inboundDirectory]
@@ -115,6 +122,7 @@ export async function runAgent(options: AgentOptions): Promise<void> {
   const streamOf = (volume: string): string | undefined => streamUsing(volume, streams, inbound)
   const thin = new ThinOperations({ pools, volumes, images, atBoundary, streamOf, report })
 
+  const takenBack = await takeBackDevices(stateDirectory, intercept, report)
   await releaseLeftovers(frontEnd.runDirectory, intercept, report)
   await pools.open()
   if (config.inboundPool !== undefined && !pools.find(config.inboundPool)) {
@@ -124,6 +132,7 @@ export async function runAgent(options: AgentOptions): Promise<void> {
   await destinations.open()
   await streams.open()
   await attachWanted(volumes, streams, report)
+  await settleTakenBack(takenBack, volumes, intercept, report)
   for (const pool of pools.all()) await images.resume(pool)
   const pairings = new Pairings({
     store,
@@ -173,7 +182,8 @@ export async function runAgent(options: AgentOptions): Promise<void> {
   await destager.close()
   report({ severity: 'info', code: 'AGENT_STOPPED', object: stateDirectory, text: `by ${signal}` })
   await store.close()
-  unlock()
+  // What is in use is served, and recorded, to the end of the process: nobody else may begin before the kernel unlocks.
+  if (volumes.attached().length === 0) unlock()
 }
 
 async function makeState(directory: string): Promise<void> {

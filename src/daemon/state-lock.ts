@@ -4,8 +4,10 @@ import { StorageError } from '../block/storage-error.js'
 import { holdInWorkers } from '../block/worker-calls.js'
 import { fileCalls } from '../intercept/file-calls.js'
 
-/** The workers of an agent that was killed hold its lock until they have ended too. */
+/** The workers of an agent that was killed hold its lock until they have ended too, and so does what the kernel holds up. */
 const patienceMs = 3_000
+/** One that has ended but for a thread that waits for a disk, or for a device of its own until the keeper ends that. */
+const endingPatienceMs = 60_000
 const pollMs = 50
 
 /**
@@ -17,9 +19,10 @@ const pollMs = 50
 export async function lockState(directory: string): Promise<() => void> {
   const file = path.join(directory, 'lock')
   const fd = openSync(file, 'a+', 0o600)
-  const deadline = performance.now() + patienceMs
+  const begun = performance.now()
   let held = fileCalls.lock(fd)
-  while (!held && performance.now() < deadline) {
+  const patience = (): number => (isEnding(readFileSync(file, 'latin1')) ? endingPatienceMs : patienceMs)
+  while (!held && performance.now() - begun < patience()) {
     await new Promise((resolve) => setTimeout(resolve, pollMs))
     held = fileCalls.lock(fd)
   }
@@ -36,4 +39,13 @@ export async function lockState(directory: string): Promise<() => void> {
   writeSync(fd, `${process.pid}\n`)
   holdInWorkers(fd)
   return () => closeSync(fd)
+}
+
+/** Whether the main thread of the process that wrote this number is gone, and the process is not. */
+function isEnding(pid: string): boolean {
+  try {
+    return /^State:\s+[ZX]/m.test(readFileSync(`/proc/${Number.parseInt(pid, 10)}/status`, 'latin1'))
+  } catch {
+    return false
+  }
 }

@@ -205,28 +205,49 @@ export interface VolumeCounters {
   readonly copiedBytes: number
 }
 
+export interface Attachment {
+  readonly device: string
+  /** It is that of an earlier agent. */
+  readonly takenOver: boolean
+  /** The next agent can go on with it; false: it ends with this one, for the kernel can do no better. */
+  readonly kept: boolean
+}
+
+export interface KeeperOptions {
+  /** The state directory: the keeper listens there. */
+  readonly directory: string
+  readonly onEvent: (event: KeeperEvent) => void
+}
+
+export type KeeperEvent =
+  /** It had ended, and another holds the devices now. */
+  | { readonly kind: 'replaced'; readonly message: string }
+  /** None can be started; it is tried again. Raised once until one is there. */
+  | { readonly kind: 'failed'; readonly message: string }
+
 export interface NativeVolume {
   readonly sizeBytes: number
   readonly logicalBlockBytes: number
   readonly isBlockDevice: boolean
   /**
-   * Mount the front end on `mountPoint` (an empty regular file), give it a loop device, start the threads.
+   * Mount the front end on `mountPoint` (an empty regular file), give it a loop device, start the threads. Where an
+   * earlier agent had the same volume attached there and the keeper has held it, that device is served on: set the
+   * journal first, what hosts wait for is answered at once.
    * Resolves when the device can be used. Nothing is left behind when it fails.
    *
    * @param options.readOnly the loop device alone refuses writes, while the served file takes them (an arriving volume)
    */
-  attach(mountPoint: string, options?: { readonly readOnly?: boolean }): Promise<{ readonly device: string }>
+  attach(mountPoint: string, options?: { readonly readOnly?: boolean }): Promise<Attachment>
   /**
-   * Mount the front end without a loop device: the file on `mountPoint` is the volume, for programs of this agent.
-   * attach() on the same file later adds the loop device; detach() takes that away and leaves the file; unserve() takes
-   * the file away, or has detach() do it. Offsets and lengths are multiples of 512.
+   * Mount the front end without a loop device on a mount point of its own: the file there is the volume, for programs of
+   * this agent. It comes and goes independently of attach() and detach(), and ends with this process.
    * @throws StorageError unserve: DEVICE_BUSY naming who has the file open
    * Never touch the file from the JavaScript thread synchronously: faults are answered there.
    */
   serve(mountPoint: string): Promise<void>
   unserve(): Promise<void>
   /**
-   * Drain what is in flight, detach the loop device, unmount, end the threads. The backing stays open.
+   * Drain what is in flight, detach the loop device, unmount, end the threads. The backing stays open, a served file too.
    * @throws StorageError DEVICE_BUSY naming the pid and program that hold it, or the mount point
    */
   detach(): Promise<void>
@@ -281,6 +302,15 @@ export interface Intercept {
   openPool(options: PoolOptions): NativePool
   /** How often native code has entered JavaScript since the process began (events, faults, settled promises). */
   javascriptCalls(): number
-  /** Release whatever an earlier agent left behind on this mount point: loop device and dead FUSE mount. */
+  /** Release whatever an earlier agent left behind on this mount point: loop device and dead FUSE mount. Not what is kept. */
   releaseStale(mountPoint: string): Promise<void>
+  /**
+   * Have a keeper hold this agent's devices, and take back those that it held for an earlier agent: attach() goes on with
+   * them. Once, before anything is attached. Without it devices end with this process.
+   * @returns the mount points of devices whose hosts wait
+   * @throws StorageError KEEPER_FAILED
+   */
+  openKeeper(options: KeeperOptions): Promise<readonly string[]>
+  /** Nobody will attach what was taken back on this mount point: its host gets errors. */
+  giveUpKept(mountPoint: string): Promise<void>
 }

@@ -3,10 +3,12 @@ import { createRequire } from 'node:module'
 import { StorageError } from '../block/storage-error.js'
 import type { Lsn, VolumeIndex } from '../block/units.js'
 import type {
+  Attachment,
   Grant,
   Intercept,
   JournalCounters,
   JournalOptions,
+  KeeperOptions,
   NativeJournal,
   NativePool,
   NativeVolume,
@@ -133,7 +135,7 @@ class Volume implements NativeVolume {
   get sizeBytes(): number {
     return this.#sizeBytes
   }
-  attach(mountPoint: string, options: { readonly readOnly?: boolean } = {}): Promise<{ readonly device: string }> {
+  attach(mountPoint: string, options: { readonly readOnly?: boolean } = {}): Promise<Attachment> {
     return attemptLater('volume attach', this.#name, () => this.#native.attach(mountPoint, options))
   }
   serve(mountPoint: string): Promise<void> {
@@ -230,5 +232,11 @@ export const intercept: Intercept = {
   },
   releaseStale(mountPoint: string): Promise<void> {
     return attemptLater('release stale device', mountPoint, () => addon().releaseStale(mountPoint))
+  },
+  openKeeper(options: KeeperOptions): Promise<readonly string[]> {
+    return attemptLater('keeper', options.directory, () => addon().openKeeper(options))
+  },
+  giveUpKept(mountPoint: string): Promise<void> {
+    return attemptLater('give up device', mountPoint, () => addon().giveUpKept(mountPoint))
   },
 }

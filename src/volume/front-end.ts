@@ -11,13 +11,18 @@ import type { AttachOptions, HostVolume } from './host-volume.js'
 
 export interface FrontEndOptions {
   readonly intercept: Intercept
-  /** Holds the mount point of each volume. */
+  /** Holds the mount point of each volume; one below it those of served files. */
   readonly runDirectory: string
   /** Front-end threads. */
   readonly threads: number
   /** The device was lost: what the kernel said. */
   readonly onLost: (volume: HostVolume, message: string) => void
+  /** The device will not outlive this agent: the kernel cannot hand it over. */
+  readonly onNotKept?: (volume: HostVolume) => void
 }
+
+/** Below the run directory. No volume is called so: names of operators begin with no dot. */
+export const servedFolder = '.served'
 
 /** A volume opened natively. */
 export interface OpenedVolume {
@@ -53,8 +58,9 @@ const idle: VolumeCounters = {
  * attached, its journal while it is recorded.
  *
  * Where the bytes can only be reached through the front end (`servesFile`) it is open while held, too, and workers use
- * the file on the mount point. Otherwise they use the backing, which is open only while attached; detached, it belongs
- * to the administrator.
+ * a served file of their own: a device outlives the agent, with requests that must wait until its journal is recovered;
+ * the workers that recover it need answers before, and must not be kept by a connection that outlives them. Otherwise
+ * they use the backing, which is open only while attached; detached, it belongs to the administrator.
  */
 export abstract class FrontEnd implements HostVolume {
   abstract readonly name: string
@@ -68,6 +74,7 @@ export abstract class FrontEnd implements HostVolume {
   protected abstract readonly servesFile: boolean
   readonly #exclusive = new Exclusive()
   #opened: OpenedVolume | undefined
+  #isServed = false
   #device: string | null = null
   #attachedReadOnly = false
   #lost: string | undefined
@@ -124,7 +131,7 @@ export abstract class FrontEnd implements HostVolume {
       })
       const { native } = await this.#ensureOpen(readOnly)
       try {
-        const { device } = await native.attach(this.mountPoint, { readOnly })
+        const device = await this.#attachNative(native, readOnly)
         this.#device = device
         this.#attachedReadOnly = readOnly
         await makeLink(this.name, device)
@@ -144,7 +151,8 @@ export abstract class FrontEnd implements HostVolume {
     return this.#exclusive.run(async () => {
       if (this.servesFile) {
         await this.#closeLost()
-        await this.#ensureOpen(false)
+        const { native } = await this.#ensureOpen(false)
+        await this.#serve(native)
       }
       this.#holdCount += 1
     })
@@ -171,8 +179,13 @@ export abstract class FrontEnd implements HostVolume {
     await this.#opened?.native.syncBacking()
   }
 
+  /** Of the device: its host's alone. */
   protected get mountPoint(): string {
     return path.join(this.options.runDirectory, this.name)
+  }
+
+  protected get servedFile(): string {
+    return path.join(this.options.runDirectory, servedFolder, this.name)
   }
 
   /** The kernel ended the connection. */
@@ -184,19 +197,52 @@ export abstract class FrontEnd implements HostVolume {
   async #ensureOpen(readOnly: boolean): Promise<OpenedVolume> {
     if (this.#opened) return this.#opened
     await makeFolder(this.options.runDirectory)
-    await writeFile(this.mountPoint, '', { flag: 'a', mode: 0o600 }).catch(() => undefined)
     await this.options.intercept.releaseStale(this.mountPoint)
     const opened = await this.open(readOnly)
     this.#lost = undefined
     try {
       if (this.#capture) await opened.native.setJournal(this.#capture.journal, this.#capture.index)
-      if (this.servesFile) await opened.native.serve(this.mountPoint)
     } catch (error) {
       await this.#closeNative(opened)
       throw error
     }
     this.#opened = opened
+    if (this.servesFile && this.#holdCount > 0) await this.#serve(opened.native)
     return opened
+  }
+
+  async #attachNative(native: NativeVolume, readOnly: boolean): Promise<string> {
+    await makeMountPoint(this.mountPoint)
+    try {
+      const { device, kept } = await native.attach(this.mountPoint, { readOnly })
+      if (!kept) this.options.onNotKept?.(this)
+      return device
+    } catch (error) {
+      await rm(this.mountPoint, { force: true }).catch(() => undefined)
+      throw error
+    }
+  }
+
+  async #serve(native: NativeVolume): Promise<void> {
+    if (this.#isServed) return
+    await makeFolder(path.dirname(this.servedFile))
+    await this.options.intercept.releaseStale(this.servedFile)
+    await makeMountPoint(this.servedFile)
+    try {
+      await native.serve(this.servedFile)
+      this.#isServed = true
+    } catch (error) {
+      await this.#closeUnneeded().catch(() => undefined)
+      throw error
+    }
+  }
+
+  /** @throws StorageError DEVICE_BUSY while a program reads the file */
+  async #unserve(native: NativeVolume): Promise<void> {
+    if (!this.#isServed) return
+    await native.unserve()
+    this.#isServed = false
+    await rm(this.servedFile, { force: true })
   }
 
   async #closeLost(): Promise<void> {
@@ -218,6 +264,7 @@ export abstract class FrontEnd implements HostVolume {
     if (this.#device === null) return
     assert(this.#opened)
     await this.#opened.native.detach()
+    await rm(this.mountPoint, { force: true })
     await removeLink(this.name, this.#device)
     this.#device = null
     this.#attachedReadOnly = false
@@ -225,10 +272,10 @@ export abstract class FrontEnd implements HostVolume {
 
   async #closeUnneeded(): Promise<void> {
     clearTimeout(this.#closeAgain)
-    const needed = this.#device !== null || (this.servesFile && this.#holdCount > 0)
-    if (!this.#opened || needed) return
+    if (!this.#opened || (this.servesFile && this.#holdCount > 0)) return
     try {
-      await this.#close()
+      await this.#unserve(this.#opened.native)
+      if (this.#device === null) await this.#close()
     } catch (error) {
       // Nobody waits for this: a program that reads the served file is let finish.
       if (!this.#opened || !this.servesFile || !isBusy(error)) throw error
@@ -240,14 +287,13 @@ export abstract class FrontEnd implements HostVolume {
   async #close(): Promise<void> {
     const opened = this.#opened
     assert(opened)
-    if (this.servesFile) await opened.native.unserve()
+    await this.#unserve(opened.native)
     this.#lost = undefined
     // Still open for a checkpoint that runs meanwhile: closed first, it would count these writes as safe.
     const synced = this.#sync(opened.native)
     await synced.catch(() => undefined)
     this.#opened = undefined
     await this.#closeNative(opened)
-    await rm(this.mountPoint, { force: true })
     await synced
   }
 
@@ -277,6 +323,11 @@ export abstract class FrontEnd implements HostVolume {
       hint: `It is attached ${how}. Detach it first: tidemark volume detach ${this.name}`,
     })
   }
+}
+
+/** `wx`: what a dead or silent front end lies on is not opened. */
+async function makeMountPoint(file: string): Promise<void> {
+  await writeFile(file, '', { flag: 'wx', mode: 0o600 }).catch(() => undefined)
 }
 
 function isBusy(error: unknown): boolean {

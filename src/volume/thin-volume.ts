@@ -53,7 +53,7 @@ export class ThinVolume extends FrontEnd {
   }
 
   get path(): string {
-    return this.mountPoint
+    return this.servedFile
   }
 
   async nextData(offset: number): Promise<number | undefined> {

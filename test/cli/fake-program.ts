@@ -26,6 +26,18 @@ process.exitCode = await runProgram(process.argv.slice(2), {
       if (options.json) write(`${JSON.stringify({ name: '\u007f\u009b\u202e' })}\n`)
       else write('record \u001b[2J\u009b1m end\n')
     },
+    listKept: async (state) => {
+      if (state.endsWith('none')) return []
+      const device = { device: '/dev/loop7', sizeBytes: 64 << 20, readOnly: false } as const
+      return [
+        { name: 'db', ...device, state: 'waits' },
+        { name: `in\u001b[31m${state}`, ...device, readOnly: true, state: 'served' },
+      ]
+    },
+    abortKept: async (state, name) => {
+      if (name === 'db') return
+      throw new StorageError('NO_SUCH_DEVICE', { op: 'keeper abort', object: name, hint: `Not in ${state}.` })
+    },
     checkPool: async ({ paths, repair }) => {
       const damaged = paths.some((path) => path.endsWith('damaged'))
       const text = 'its page is damaged\u001b[31m'

@@ -79,5 +79,15 @@ t.test('the agent and inspect run in this process, with whole paths', async (t) 
   t.same(JSON.parse(asked!), { file: path.join(directory, 'f'), stateDirectory: path.join(directory, 's'), json: true })
   t.equal(record, '{"name":"\\u007f\\u009b\\u202e"}')
   t.match((await run('inspect', 'f')).stdout, 'record \\x1b[2J\\x9b1m end\n')
+  t.match((await run('keeper', 'list', '--state', '/srv/none')).stdout, 'No device is held.\n')
+  const held = await run('keeper', 'list', '--agent', '/srv/t/agent.sock')
+  t.match(
+    held.stdout,
+    /^NAME +DEVICE +SIZE +ACCESS +STATE\ndb +\/dev\/loop7 +64\.0 MiB +read-write +waits\nin\\x1b.*\/srv\/t /,
+  )
+  t.match((await run('keeper', 'list', '--json')).json, [{ name: 'db', state: 'waits' }, { readOnly: true }])
+  t.match(await run('keeper', 'abort', 'db'), { code: 0, stdout: /its host gets I\/O errors/ })
+  const unknown = await run('keeper', 'abort', 'other', '--state', 's')
+  t.equal(unknown.stderr, `tidemark: keeper abort other: NO_SUCH_DEVICE. Not in ${path.join(directory, 's')}.\n`)
   t.equal((await run('--version')).stdout, '1.2.3\n')
 })

@@ -23,7 +23,13 @@ async function help(words: readonly string[]): Promise<string> {
     version: '0.0.0',
     environment: {},
     streams: { stdin: process.stdin, stdout: stream, stderr: stream },
-    local: { runAgent: async () => {}, inspectFile: async () => {}, checkPool: async () => checkView('p') },
+    local: {
+      runAgent: async () => {},
+      inspectFile: async () => {},
+      checkPool: async () => checkView('p'),
+      listKept: async () => [],
+      abortKept: async () => {},
+    },
   })
   return printed
 }

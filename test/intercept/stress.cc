@@ -154,7 +154,7 @@ int main(int count, char** arguments) {
   if (mapped) answering.begin(*volume);
 
   for (int round = 0; round < 2; round++) {
-    const std::string device = must(volume->attach(mountPoint), "attach");
+    const std::string device = must(volume->attach(mountPoint), "attach").device;
     std::vector<std::thread> hosts;
     for (int i = 0; i < hostThreads; i++) hosts.emplace_back(host, device, 1000u * static_cast<uint32_t>(round) + i);
     for (int i = 0; i < 20; i++) {

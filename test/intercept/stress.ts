@@ -47,9 +47,10 @@ async function build(flags: readonly string[], folder: string): Promise<string> 
   const program = path.join(folder, 'stress')
   await execute('g++', [...flags, ...objects, '-o', program, '-lpthread'])
   // With the keeper beside it a program that is killed leaves nothing that hangs.
+  const keeper = ['keeper/keeper.cc', 'keeper/main.cc', 'sys/file_size.cc', 'sys/keeper_socket.cc']
   await execute('g++', [
     '-std=c++20',
-    path.join(root, 'native/keeper/keeper.cc'),
+    ...keeper.map((name) => path.join(root, 'native', name)),
     '-o',
     path.join(folder, 'tidemark_keeper'),
   ])

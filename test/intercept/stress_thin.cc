@@ -538,7 +538,7 @@ void runThin(const std::string& folder) {
     options.onFaults = answering.listener();
     std::unique_ptr<Volume> volume = must(Volume::open(std::move(options)), "open the volume");
     answering.begin(*volume);
-    const std::string device = must(volume->attach(mountPoint), "attach");
+    const std::string device = must(volume->attach(mountPoint), "attach").device;
     std::vector<std::thread> threads;
     for (const auto& host : hosts) threads.emplace_back([&host, &device] { host->run(device); });
     for (int i = 0; i < freezesEach; i++) {

@@ -193,24 +193,28 @@ t.test('a complete image stands alone, and a refresh brings it up to date', asyn
   t.same(await agent.cli('snapshot', 'list', 'tc-gold'), [], 'what a refresh keeps for itself is not shown')
 })
 
-t.test('after kill -9 all that was attached is attached again as it was, with what was written', async (t) => {
+t.test('after kill -9 all that was attached is there as it was, and hosts go on', async (t) => {
   await agent.cli('volume', 'attach', 'tc-db@monday', '--read-only')
   await agent.cli('volume', 'attach', 'tc-clone', '--read-only')
   const path = await mount('tc-db', '/dev/tidemark/tc-db')
   writeFileSync(join(path, 'acknowledged'), 'and synced\n')
   await command('sync', '-f', path)
+  const { device } = await show('tc-db')
   await agent.kill()
-  await command('umount', '-l', path)
   await agent.start()
-  t.match(await show('tc-db'), { state: 'attached', readOnly: false })
+  t.match(await show('tc-db'), { state: 'attached', readOnly: false, device })
   t.match(await show('tc-clone'), { state: 'attached', readOnly: true })
   t.match(await agent.get('volumes', 'tc-db', 'snapshots'), [
     { name: 'monday', state: 'attached' },
     { state: 'detached' },
   ])
   t.match(await show('tc-copy'), { state: 'detached', image: { complete: true } })
+  writeFileSync(join(path, 'after'), 'as if nothing had been\n')
+  await command('sync', '-f', path)
+  await unmount(path)
   const again = await mount('tc-db', '/dev/tidemark/tc-db')
   t.equal(readFileSync(join(again, 'acknowledged'), 'utf8'), 'and synced\n')
+  t.equal(readFileSync(join(again, 'after'), 'utf8'), 'as if nothing had been\n')
   await unmount(again)
   await command('fsck.ext4', '-fn', '/dev/tidemark/tc-db')
   for (const name of ['tc-db', 'tc-db@monday', 'tc-clone', 'tc-gold']) await agent.cli('volume', 'detach', name)
@@ -261,6 +265,7 @@ t.test('a pool of two devices goes to another agent and comes back; in use it st
   await command('sync', '-f', path)
   // The second controller burns down.
   await second.kill()
+  await second.cli('keeper', 'abort', 'tc-much')
   await command('umount', '-l', path)
   t.match(await agent.cli('pool', 'import', ...paths), { name: 'full', volumes: ['tc-much'] })
   await agent.cli('volume', 'attach', 'tc-much')

@@ -124,7 +124,7 @@ export class ThinRig {
 
   async giveBack(): Promise<void> {
     // File systems first: what they still have to write goes to a process that answers.
-    releaseFolder(this.folder)
+    releaseFolder(this.folder, true)
     await this.#child?.kill()
     releaseFolder(this.folder)
   }

@@ -26,14 +26,21 @@ function at(mountPoint: string): OpenThinVolume {
   return volume
 }
 
+/** Where what is served at a mount point is mounted for its loop device. */
+function deviceOf(mountPoint: string): string {
+  return `${mountPoint}.device`
+}
+
 async function openAt(
   mountPoint: string,
   volume: string,
   snapshot: string | null,
   readOnly: boolean,
 ): Promise<OpenThinVolume> {
-  await intercept.releaseStale(mountPoint)
-  await writeFile(mountPoint, '', { flag: 'a' })
+  for (const file of [mountPoint, deviceOf(mountPoint)]) {
+    await intercept.releaseStale(file)
+    await writeFile(file, '', { flag: 'a' })
+  }
   const onLost = (message: string): void => console.error(`${mountPoint} is lost: ${message}`)
   const opened = await thePool().open(volume, snapshot, { readOnly, threads, onLost })
   open.set(mountPoint, opened)
@@ -66,7 +73,7 @@ const calls: OwnCalls = {
     const opened = await openAt(mountPoint, volume, snapshot, readOnly)
     await orClose(mountPoint, opened.native.serve(mountPoint))
   },
-  attach: async (mountPoint) => (await at(mountPoint).native.attach(mountPoint)).device,
+  attach: async (mountPoint) => (await at(mountPoint).native.attach(deviceOf(mountPoint))).device,
   detach: (mountPoint) => at(mountPoint).native.detach(),
   async close(mountPoint) {
     const opened = at(mountPoint)
@@ -77,7 +84,7 @@ const calls: OwnCalls = {
   },
   async open(volume, snapshot, mountPoint, readOnly) {
     const opened = await openAt(mountPoint, volume, snapshot, readOnly)
-    return (await orClose(mountPoint, opened.native.attach(mountPoint))).device
+    return (await orClose(mountPoint, opened.native.attach(deviceOf(mountPoint)))).device
   },
   counters: async (mountPoint) => ({ ...at(mountPoint).native.counters() }),
   nextMapped: async (mountPoint, offset) => at(mountPoint).nextMapped(offset) ?? null,
