@@ -32,7 +32,7 @@ function epoch(given: readonly Given[]): EpochRecords {
 
 function pack(given: readonly Given[], content = new SentContent(1024)): ReturnType<typeof partRecords> {
   const records = epoch(given)
-  return partRecords(foldEpoch(records), records, content)
+  return partRecords(foldEpoch(records), records, content, true)
 }
 
 const data = (fill: number, length = 4096): Buffer => Buffer.alloc(length, fill)

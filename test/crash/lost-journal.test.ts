@@ -1,0 +1,119 @@
+/**
+ * The machine loses power, as far as the source can tell: another boot id, and a journal whose end never reached the disk
+ * while the volume holds what was written after it.
+ */
+import { execFileSync } from 'node:child_process'
+import { closeSync, openSync, writeFileSync, writeSync } from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import { MiB } from '../../src/block/units.js'
+import { LmdbStore } from '../../src/daemon/lmdb-store.js'
+import { Agent, delay, flush, mirror, pair } from '../fixtures/agent.js'
+import { scratchFolder } from '../fixtures/paths.js'
+import { difference, farPath, md5Direct, type Sites } from '../fixtures/sites.js'
+import { startStamp } from '../fixtures/stamp.js'
+
+const name = 'lost-journal'
+const regionBytes = 256 * 1024
+const folder = scratchFolder(t, 'lost-journal')
+const config = join(folder, 'source.yaml')
+writeFileSync(config, 'journal:\n  segment: 8MiB\nregions:\n  size: 256KiB\n')
+const source = await Agent.start(t, folder, 'source', ['--config', config])
+const destination = await Agent.start(t, folder, 'destination')
+const sites: Sites = { folder, source, destination }
+await pair(source, destination, { via: 'https' })
+
+const { device } = await source.volume(folder, name, '320MiB')
+// Stamps live in the first 96 MiB; a copy of everything would send what lies behind them, too.
+const random = ['if=/dev/urandom', `of=${device}`, 'bs=1M', 'seek=128', 'count=192', 'oflag=direct', 'status=none']
+execFileSync('dd', random)
+await mirror(source, name, [name])
+
+const load = { threads: 3, sizes: '512-131072', rate: 600, seconds: 600, blocks: (96 * MiB) / 4096, fsyncEvery: 50 }
+
+interface Journal {
+  readonly journalId: string
+  readonly segmentBytes: number
+  readonly checkpointLsn: string
+}
+
+/** Everything behind the last epoch is torn off the journal, and the machine has another boot id. */
+async function losePower(): Promise<void> {
+  const store = new LmdbStore(join(source.state, 'state.lmdb'))
+  const journal = store.get<Journal>(`journal/${name}`)!
+  const { cutLsn } = store.get<{ cutLsn: string }>(`position/${name}`)!
+  await store.put({ [`journal/${name}`]: { ...journal, bootId: 'of another start of the machine' } })
+  await store.close()
+  const end = Math.max(Number(cutLsn), Number(journal.checkpointLsn))
+  const base = end - (end % journal.segmentBytes)
+  const { id } = await statusBefore
+  const segments = join(source.state, 'buffer', `${name}-${id.slice(0, 8)}`, 'journal')
+  const file = openSync(join(segments, `${base.toString(16).padStart(16, '0')}.seg`), 'r+')
+  writeSync(file, Buffer.alloc(64), 0, 64, end === base ? 4096 : end - base)
+  closeSync(file)
+}
+let statusBefore = source.streamStatus(name)
+
+/** What a reader of the far image sees, epoch by epoch, until the stream is caught up. */
+async function watch(image: string): Promise<Set<string>> {
+  const seen = new Set<string>()
+  for (;;) {
+    const before = await destination.inbound(name)
+    const digest = await md5Direct(image)
+    const after = await destination.inbound(name)
+    const still = before.state === 'consistent' && after.state === 'consistent'
+    if (still && before.appliedEpoch === after.appliedEpoch) seen.add(digest)
+    const status = await source.streamStatus(name).catch(() => undefined)
+    if (status?.state === 'replicating' && status.waitingBytes === 0) return seen
+    await delay(50)
+  }
+}
+
+for (const killed of [false, true]) {
+  const also = killed ? ', and the agent killed while it catches up' : ''
+  t.test(`a power cut with the journal open ends in a catch-up of the active regions${also}`, async (t) => {
+    const { device } = await source.cli<{ device: string }>('volume', 'show', name)
+    const log = join(folder, `stamps-${killed}.log`)
+    const writer = startStamp(device, log, { ...load, seed: killed ? 6 : 5 })
+    await delay(3000)
+    await source.kill()
+    t.not((await writer.stop()).errno, 0, 'the device is gone')
+    const image = await farPath(sites, name)
+    await destination.until(
+      () => destination.inbound(name),
+      ({ state, waitingFiles }) => state === 'consistent' && waitingFiles === 0,
+    )
+    const before = await md5Direct(image)
+    await losePower()
+    const sentBefore = (await statusBefore).counters.sentBytes
+    await source.start()
+    const begun = await source.streamStatus(name)
+    t.match(begun, { generation: 1 }, 'no new generation')
+    t.match(begun.catchUp?.reason ?? begun.reason, /restarted/)
+    const total = begun.catchUp?.totalBytes ?? 0
+    t.ok(total > 0 && total <= 100 * MiB, `${total} bytes are active, of ${320 * MiB}`)
+    t.equal(total % regionBytes, 0)
+    if (killed) {
+      await source.until(
+        () => source.streamStatus(name),
+        ({ catchUp }) => catchUp === null || catchUp.doneBytes > 0,
+      )
+      await source.kill()
+      await source.start()
+      t.not((await source.streamStatus(name)).catchUp, null, 'it was killed in the middle, and goes on')
+    }
+    const seen = await watch(image)
+    await flush(source, name)
+    const now = await source.cli<{ device: string }>('volume', 'show', name)
+    t.equal(await difference(now.device, image), '', 'both sides are equal')
+    const end = await md5Direct(image)
+    const states = new Set([...seen, before, end])
+    t.ok(states.size <= 2, `the far side shows the state before, then the one after: ${[...states].join(' ')}`)
+    const status = await source.streamStatus(name)
+    t.match(status, { state: 'replicating', generation: 1, catchUp: null })
+    const sent = status.counters.sentBytes - sentBefore
+    t.comment(`${total} bytes of active regions, ${sent} bytes sent, ${seen.size} states seen`)
+    t.ok(sent < total * 1.1 + 64 * MiB, 'a full copy is not sent')
+    statusBefore = Promise.resolve(status)
+  })
+}
