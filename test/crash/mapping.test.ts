@@ -92,7 +92,7 @@ t.test('when it can be reached again all of it appears there at once, also after
     }
     const { state, catchUp } = await status()
     if (state === 'replicating' && catchUp === null) break
-    await delay(100)
+    await delay(400)
   }
   await delay(500)
   t.equal((await writer.stop()).errno, 0, 'hosts have seen no error')
