@@ -8,6 +8,7 @@
 #include "js_link.h"
 #include "js_options.h"
 #include "pool_object.h"
+#include "region_object.h"
 #include "volume_object.h"
 
 /**
@@ -26,11 +27,13 @@ class Addon : public Napi::Addon<Addon> {
     link_ = JsLink::create(env);
     journalClass_ = Napi::Persistent(JournalObject::define(env));
     poolClass_ = Napi::Persistent(PoolObject::define(env));
+    regionClass_ = Napi::Persistent(RegionObject::define(env));
     volumeClass_ = Napi::Persistent(VolumeObject::define(env));
     DefineAddon(exports, {InstanceMethod("openJournal", &Addon::openJournal),
                           InstanceMethod("openVolume", &Addon::openVolume),
                           InstanceMethod("openPool", &Addon::openPool),
                           InstanceMethod("openKeeper", &Addon::openKeeper),
+                          InstanceMethod("openRegions", &Addon::openRegions),
                           InstanceMethod("javascriptCalls", &Addon::javascriptCalls),
                           InstanceMethod("giveUpKept", &Addon::giveUpKept),
                           InstanceMethod("releaseStale", &Addon::releaseStale)});
@@ -58,6 +61,13 @@ class Addon : public Napi::Addon<Addon> {
     const Napi::Object object = poolClass_.New({});
     if (object.IsEmpty()) return info.Env().Undefined();
     if (!PoolObject::Unwrap(object)->open(info, link_)) return info.Env().Undefined();
+    return object;
+  }
+
+  Napi::Value openRegions(const Napi::CallbackInfo& info) {
+    const Napi::Object object = regionClass_.New({});
+    if (object.IsEmpty()) return info.Env().Undefined();
+    if (!RegionObject::Unwrap(object)->open(info, link_)) return info.Env().Undefined();
     return object;
   }
 
@@ -134,6 +144,7 @@ class Addon : public Napi::Addon<Addon> {
   Napi::FunctionReference journalClass_;
   Napi::FunctionReference volumeClass_;
   Napi::FunctionReference poolClass_;
+  Napi::FunctionReference regionClass_;
 };
 
 NODE_API_ADDON(Addon)

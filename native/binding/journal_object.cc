@@ -19,6 +19,7 @@ Napi::Function JournalObject::define(Napi::Env env) {
                      {InstanceMethod<&JournalObject::counters>("counters"),
                       InstanceMethod<&JournalObject::sync>("sync"), InstanceMethod<&JournalObject::trim>("trim"),
                       InstanceMethod<&JournalObject::appendMarker>("appendMarker"),
+                      InstanceMethod<&JournalObject::doubt>("doubt"),
                       InstanceMethod<&JournalObject::abandon>("abandon"),
                       InstanceMethod<&JournalObject::close>("close")});
 }
@@ -147,6 +148,11 @@ Napi::Value JournalObject::appendMarker(const Napi::CallbackInfo& info) {
         return journal->appendMarker(payload->data(), static_cast<uint32_t>(payload->size()));
       },
       [](Napi::Env inner, uint64_t& lsn) { return bigInt(inner, lsn); });
+}
+
+Napi::Value JournalObject::doubt(const Napi::CallbackInfo& info) {
+  if (isOpen(info.Env())) journal_->doubt(info[0].ToBoolean().Value());
+  return info.Env().Undefined();
 }
 
 Napi::Value JournalObject::abandon(const Napi::CallbackInfo& info) {

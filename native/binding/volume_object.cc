@@ -4,6 +4,7 @@
 #include "journal_object.h"
 #include "js_options.h"
 #include "pool_object.h"
+#include "region_object.h"
 
 namespace tidemark {
 namespace {
@@ -216,10 +217,15 @@ Napi::Value VolumeObject::setJournal(const Napi::CallbackInfo& info) {
   if (!(index >= 0 && index < kNoVolume)) {
     return throwError(env, Error{"INVALID_ARGUMENT", EINVAL, "a volume index is 0 to 65534"});
   }
+  std::shared_ptr<RegionRecord> regions;
+  if (!info[2].IsUndefined() && !info[2].IsNull()) {
+    regions = RegionObject::recordOf(info[2]);
+    if (regions == nullptr) return throwError(env, Error{"REGIONS_CLOSED", 0, "the region record is closed"});
+  }
   // Moved along, so that the journal counts no user more than the volume once this has ended.
   auto moved = std::make_shared<std::shared_ptr<Journal>>(std::move(journal));
-  return callLongVoid(env, link_, [volume = volume_, moved, index] {
-    return volume->setJournal(std::move(*moved), static_cast<uint16_t>(index));
+  return callLongVoid(env, link_, [volume = volume_, moved, regions, index] {
+    return volume->setJournal(std::move(*moved), static_cast<uint16_t>(index), regions);
   });
 }
 

@@ -143,6 +143,13 @@ class Journal {
   void giveUp(Error error) { fail(std::move(error)); }
 
   /**
+   * While set, a flush is not answered on the word of this journal alone: whoever may decide that it is not replayed
+   * says so first.
+   */
+  void doubt(bool doubted) { doubted_.store(doubted, std::memory_order_seq_cst); }
+  bool doubted() const { return doubted_.load(std::memory_order_seq_cst); }
+
+  /**
    * Stop journaling for good: whoever waits, and everybody later, is told `not journaled`. Places already given out
    * may still be completed. Does not block.
    */
@@ -192,6 +199,7 @@ class Journal {
   SegmentStore segments_;
 
   std::atomic<State> state_{State::kRunning};
+  std::atomic<bool> doubted_{false};
   std::atomic<uint64_t> tail_{0};
   std::atomic<uint64_t> published_{0};
   std::atomic<uint64_t> durable_{0};

@@ -253,7 +253,8 @@ void Volume::reopenGates() {
   gate_.reopen();
 }
 
-Result<void> Volume::setJournal(std::shared_ptr<Journal> journal, uint16_t index) {
+Result<void> Volume::setJournal(std::shared_ptr<Journal> journal, uint16_t index,
+                                std::shared_ptr<RegionRecord> regions) {
   const std::lock_guard lock(lifecycle_);
   if (closed_) return Error{"VOLUME_CLOSED", 0, options_.name + " is closed"};
   if (journal && journal->payloadLimitBytes() < kStretchedBytes) {
@@ -262,6 +263,7 @@ Result<void> Volume::setJournal(std::shared_ptr<Journal> journal, uint16_t index
   const std::lock_guard draining(draining_);
   drainGates();
   journal_ = std::move(journal);
+  regions_ = std::move(regions);
   journalIndex_ = index;
   reopenGates();
   return {};
@@ -339,6 +341,7 @@ Result<void> Volume::closeLocked() {
   grants.reset();
   sync.reset();
   journal_.reset();
+  regions_.reset();
   backing_.reset();
   // Whoever still has this object: the pool can be closed.
   if (thin_) thin_->pool.reset();

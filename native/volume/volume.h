@@ -18,6 +18,7 @@
 #include "../frontend/fuse_session.h"
 #include "../frontend/request_target.h"
 #include "../journal/journal.h"
+#include "../journal/region_record.h"
 #include "../sys/loop_device.h"
 #include "backing_sync.h"
 #include "gate.h"
@@ -113,10 +114,12 @@ class Volume final : public RequestTarget {
    */
   Result<void> detach();
   /**
-   * Waits until requests in flight have ended, holds up new ones meanwhile. Null: journal no longer.
+   * Waits until requests in flight have ended, holds up new ones meanwhile. Null: journal no longer. With `regions` every
+   * write is named there before it reaches the backing, journaled or not.
    * @error VOLUME_CLOSED, INVALID_ARGUMENT when the journal's segments cannot take the largest write
    */
-  Result<void> setJournal(std::shared_ptr<Journal> journal, uint16_t index);
+  Result<void> setJournal(std::shared_ptr<Journal> journal, uint16_t index,
+                          std::shared_ptr<RegionRecord> regions = nullptr);
   /** @error IO_FAILED; for good: a failed sync is never retried */
   Result<void> syncBacking();
   /**
@@ -233,6 +236,7 @@ class Volume final : public RequestTarget {
   Gate flushGate_;
   /** Changed only by who has drained both gates, read only inside one. */
   std::shared_ptr<Journal> journal_;
+  std::shared_ptr<RegionRecord> regions_;
   uint16_t journalIndex_ = 0;
 
   std::unique_ptr<FaultQueue> faults_;

@@ -164,8 +164,13 @@ int Volume::attemptSeek(Io& io, std::vector<Fault>& faults) {
   return 0;
 }
 
+/**
+ * Its regions are recorded before a place in the journal is given out, so that nobody waits behind a place whose owner
+ * waits for the disk, and once more after it: a rotation between the two would count on seeing the place.
+ */
 int Volume::attemptChange(const Io& io, const ThinPlan& plan) {
   Reservation place;
+  if (regions_) regions_->touch(journalIndex_, io.offset, io.length);
   if (journal_) {
     const RecordType type = io.kind == Kind::kWrite  ? RecordType::kWrite
                             : io.kind == Kind::kZero ? RecordType::kZero
@@ -174,6 +179,7 @@ int Volume::attemptChange(const Io& io, const ThinPlan& plan) {
     Result<Reservation> reserved = journal_->reserve(type, journalIndex_, io.offset, io.length, payloadBytes);
     if (!reserved) return EIO;
     place = *reserved;
+    if (regions_) regions_->touch(journalIndex_, io.offset, io.length);
     if (place.journaled()) {
       if (payloadBytes != 0) std::memcpy(place.payload, io.memory, payloadBytes);
       journal_->complete(place);
@@ -309,7 +315,7 @@ void Volume::flush(const Reply& reply) {
     sync_->request(partDone);
     return;
   }
-  if (options_.syncBacking) {
+  if (options_.syncBacking || journal_->doubted()) {
     pending->waitingFor = 2;
     sync_->request(partDone);
   }

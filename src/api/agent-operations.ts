@@ -73,7 +73,16 @@ export interface DestinationTestView {
   readonly roundTripMs: number
 }
 
-export type StreamState = 'new' | 'initializing' | 'replicating' | 'paused' | 'waiting' | 'diverged' | 'failed'
+export type StreamState =
+  | 'new'
+  | 'initializing'
+  | 'replicating'
+  | 'catching-up'
+  | 'mapping'
+  | 'paused'
+  | 'waiting'
+  | 'diverged'
+  | 'failed'
 
 export interface StreamView {
   readonly name: string
@@ -93,6 +102,8 @@ export interface StreamView {
   readonly epoch: { readonly cut: number; readonly sent: number; readonly applied: number }
   readonly generation: number
   readonly initialize: { readonly doneBytes: number; readonly totalBytes: number } | null
+  /** Regions that are sent again as one step; while the stream is `mapping`, those that will be. */
+  readonly catchUp: { readonly reason: string; readonly doneBytes: number; readonly totalBytes: number } | null
   readonly counters: {
     /** Journaled by hosts. */
     readonly rawBytes: number

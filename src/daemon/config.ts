@@ -3,7 +3,7 @@ import path from 'node:path'
 import { checkName } from '../block/names.js'
 import { parseDuration, parseSize } from '../block/size.js'
 import { StorageError } from '../block/storage-error.js'
-import { GiB, MiB } from '../block/units.js'
+import { GiB, KiB, MiB } from '../block/units.js'
 
 export interface AgentConfig {
   /** Where sources reach this agent, HOST:PORT; undefined until the first pairing asks for it. */
@@ -14,6 +14,10 @@ export interface AgentConfig {
   readonly bufferLimitBytes: number
   readonly journalLimitBytes: number
   readonly segmentBytes: number
+  /** What is recorded, and copied again, as a whole. */
+  readonly regionBytes: number
+  /** Regions of a stream that are in its record, as bytes: what is read again after a power cut, at the most. */
+  readonly regionLimitBytes: number
   /** Arrival buffers; and images of arriving volumes, where there is no pool for them. */
   readonly inboundDirectory: string
   /** Arriving volumes are made thin in this pool. */
@@ -37,6 +41,8 @@ const options: Record<string, { readonly field: keyof AgentConfig; readonly read
   'buffer.limit': { field: 'bufferLimitBytes', read: parseSize },
   'journal.limit': { field: 'journalLimitBytes', read: parseSize },
   'journal.segment': { field: 'segmentBytes', read: segmentSize },
+  'regions.size': { field: 'regionBytes', read: regionSize },
+  'regions.limit': { field: 'regionLimitBytes', read: parseSize },
   'inbound.directory': { field: 'inboundDirectory', read: path.resolve },
   'inbound.pool': { field: 'inboundPool', read: (text) => checkName('pool', text) },
   'pool.wait': { field: 'poolWaitMs', read: parseDuration },
@@ -57,6 +63,8 @@ export async function readConfig(file: string | undefined, stateDirectory: strin
     bufferLimitBytes: 8 * GiB,
     journalLimitBytes: 4 * GiB,
     segmentBytes: 32 * MiB,
+    regionBytes: MiB,
+    regionLimitBytes: 16 * GiB,
     inboundDirectory: path.join(stateDirectory, 'inbound'),
     inboundPool: undefined,
     poolWaitMs: 60_000,
@@ -99,6 +107,13 @@ function flatten(value: unknown, prefix = ''): [string, unknown][] {
 function segmentSize(text: string): number {
   const bytes = parseSize(text)
   if (bytes % MiB !== 0 || bytes < 4 * MiB || bytes > GiB) throw new Error('use whole MiB, from 4MiB to 1GiB')
+  return bytes
+}
+
+function regionSize(text: string): number {
+  const bytes = parseSize(text)
+  const sound = bytes >= 64 * KiB && bytes <= 64 * MiB && Number.isInteger(Math.log2(bytes))
+  if (!sound) throw new Error('use a power of two, from 64KiB to 64MiB')
   return bytes
 }
 

@@ -178,6 +178,7 @@ export class Streams {
       epoch: { cut: position.cutEpoch, sent: position.sentEpoch, applied: position.appliedEpoch },
       generation: position.generation,
       initialize: stream.copyProgress(),
+      catchUp: stream.catchUpProgress(),
       counters: position.counters,
     }
   }
@@ -197,6 +198,12 @@ export class Streams {
         intercept,
         segmentBytes: config.segmentBytes,
         limitBytes: config.journalLimitBytes,
+      },
+      regions: {
+        path: path.join(directory, 'regions'),
+        catchUpPath: path.join(directory, 'catch-up'),
+        regionBytes: config.regionBytes,
+        limitBytes: config.regionLimitBytes,
       },
       bufferDirectory: path.join(directory, 'files'),
       bufferLimitBytes: config.bufferLimitBytes,

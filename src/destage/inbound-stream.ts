@@ -15,7 +15,7 @@ import { asStorageError } from './disk-fault.js'
 import type { Images } from './images.js'
 import { type InboundPosition, InboundState } from './inbound-state.js'
 import type { Inbox, InboxFile } from './inbox.js'
-import { type BatchLimits, type HeldPart, planSequence } from './sequencer.js'
+import { type BatchLimits, type HeldPart, planSequence, receivedUpTo } from './sequencer.js'
 
 /** A gap is told to the source after so long: files may still be on their way. */
 const gapGraceMs = 2_000
@@ -23,7 +23,7 @@ const retryMs = 2_000
 /** Files taken from the inbox in one turn. */
 const intakeLimit = 32
 /** Epochs beyond the applied one that are taken in: what bounds memory. */
-const windowEpochs = 4096
+const windowEpochs = 65_536
 
 export interface InboundStreamOptions {
   readonly pairingId: Buffer
@@ -348,6 +348,13 @@ export class InboundStream {
     return known.reduce((newest, { generation }) => Math.max(newest, generation), this.position.generation)
   }
 
+  /** What waits here for an epoch whose end is a state, durably: the source needs not keep it. */
+  async #received(): Promise<number> {
+    const last = this.position.consistent ? receivedUpTo(this.position, this.#held.values()) : 0
+    if (last > this.position.appliedEpoch) await this.#arrivals.settle()
+    return last
+  }
+
   /** Write an acknowledgement when there is something new to tell. */
   async #tell(): Promise<void> {
     const { sequence, streamId } = this.position
@@ -356,7 +363,8 @@ export class InboundStream {
     const begun = generation === this.position.generation
     const { appliedEpoch, appliedLsn } = begun ? this.position : { appliedEpoch: 0, appliedLsn: '0' }
     const { state, reason } = this.status()
-    const message = { generation, appliedEpoch, appliedLsn, state, reason, wanted: this.#wanted() }
+    const receivedEpoch = begun ? await this.#received() : 0
+    const message = { generation, appliedEpoch, appliedLsn, receivedEpoch, state, reason, wanted: this.#wanted() }
     const text = JSON.stringify(message)
     if (text === this.#told) return
     await this.#state.move({ sequence: sequence + 1 })

@@ -93,6 +93,17 @@ function nextState(first: number, epochs: ReadonlyMap<number, ReadonlyMap<number
   }
 }
 
+/** The last epoch up to which all parts are held, though none of them can be applied; the applied one: none is. */
+export function receivedUpTo(position: SequencePosition, held: Iterable<HeldPart>): number {
+  const counts = new Map<number, number>()
+  for (const { generation, epoch, partCount } of held) {
+    if (generation === position.generation) counts.set(epoch, (counts.get(epoch) ?? partCount) - 1)
+  }
+  let last = position.appliedEpoch
+  while (counts.get(last + 1) === 0) last += 1
+  return last
+}
+
 /** Its parts in order, or undefined when one is missing. */
 function wholeEpoch(parts: ReadonlyMap<number, HeldPart> | undefined): HeldPart[] | undefined {
   const one = parts?.values().next().value

@@ -53,10 +53,60 @@ export interface NativeJournal {
   trim(below: Lsn): void
   /** A MARKER record of up to 64 KiB payload; resolves to its LSN, not yet durable. */
   appendMarker(payload: Buffer): Promise<Lsn>
+  /** While set, a flush syncs the backing too: first of all where it may be decided that this journal is not replayed. */
+  doubt(doubted: boolean): void
   /** Stop journaling for good: waiting and later writes go to the backing alone. Say so durably before calling. */
   abandon(): void
   /** All volumes are gone from it. Syncs, unmaps, closes. */
   close(): Promise<void>
+}
+
+export interface RegionOptions {
+  /** A whole region record: see src/journal/FORMAT.md. */
+  readonly path: string
+  /** 16 bytes, as in the file. */
+  readonly recordId: Buffer
+  /** A power of two, 4 KiB to 1 GiB. */
+  readonly regionBytes: number
+  /** By volume index. */
+  readonly volumeBytes: readonly number[]
+  /** That many regions in the current map raise `limit`, once until rotate(). Hosts do not wait. 0: never. */
+  readonly limitRegions: number
+  readonly onEvent: (event: RegionEvent) => void
+}
+
+export type RegionEvent =
+  | { readonly kind: 'limit' }
+  /** The file could not be written or synced. Writes into regions that are not in it wait until giveUp(). */
+  | { readonly kind: 'failed'; readonly message: string }
+
+export interface RegionCounters {
+  readonly current: number
+  readonly previous: number
+  /** In either map. */
+  readonly active: number
+  readonly syncs: number
+}
+
+/**
+ * The regions whose writes may not be everywhere yet, on disk before a write reaches the backing. Two maps: writes set
+ * the current one.
+ */
+export interface NativeRegions {
+  /**
+   * The current map is added to the previous one, durably, then emptied; but for regions touched since the last rotation
+   * when `carry` is set. A journal.sync() begun after it resolves covers every write that saw a region in the map before.
+   */
+  rotate(carry: boolean): Promise<void>
+  /** Nothing in the previous map is needed any more. */
+  drop(): Promise<void>
+  /** The record is lost, and that is recorded: whoever waits for it goes on without. */
+  giveUp(): void
+  /** The regions in either map: a bit each, in 64-bit words; each volume's begin at a multiple of 64. */
+  active(): Buffer
+  counters(): RegionCounters
+  /** Volumes that have it keep it until setJournal(). */
+  close(): void
 }
 
 export interface VolumeOptions {
@@ -253,9 +303,9 @@ export interface NativeVolume {
   detach(): Promise<void>
   /**
    * Journal all writes from here on (or no longer: null). In-flight requests drain first, so every write is wholly
-   * before or after. Hosts only wait for the drain.
+   * before or after. Hosts only wait for the drain. With `regions` each write is named there first, journaled or not.
    */
-  setJournal(journal: NativeJournal | null, index: VolumeIndex): Promise<void>
+  setJournal(journal: NativeJournal | null, index: VolumeIndex, regions?: NativeRegions | null): Promise<void>
   /** Wait for the backing to hold, durably, everything acknowledged so far. */
   syncBacking(): Promise<void>
   grant(grants: readonly Grant[]): void
@@ -300,6 +350,8 @@ export interface Intercept {
   openJournal(options: JournalOptions): NativeJournal
   openVolume(options: VolumeOptions): NativeVolume
   openPool(options: PoolOptions): NativePool
+  /** @throws StorageError REGIONS_UNREADABLE, REGIONS_DAMAGED */
+  openRegions(options: RegionOptions): NativeRegions
   /** How often native code has entered JavaScript since the process began (events, faults, settled promises). */
   javascriptCalls(): number
   /** Release whatever an earlier agent left behind on this mount point: loop device and dead FUSE mount. Not what is kept. */

@@ -11,9 +11,12 @@ import type {
   KeeperOptions,
   NativeJournal,
   NativePool,
+  NativeRegions,
   NativeVolume,
   PoolDevice,
   PoolOptions,
+  RegionCounters,
+  RegionOptions,
   VolumeCounters,
   VolumeOptions,
 } from './addon.js'
@@ -71,11 +74,43 @@ class Journal implements NativeJournal {
   appendMarker(payload: Buffer): Promise<Lsn> {
     return attemptLater('journal marker', this.#name, () => this.native.appendMarker(payload))
   }
+  doubt(doubted: boolean): void {
+    attempt('journal doubt', this.#name, () => this.native.doubt(doubted))
+  }
   abandon(): void {
     attempt('journal abandon', this.#name, () => this.native.abandon())
   }
   close(): Promise<void> {
     return attemptLater('journal close', this.#name, () => this.native.close())
+  }
+}
+
+class Regions implements NativeRegions {
+  readonly native: NativeRegions
+  readonly #name: string
+
+  constructor(native: NativeRegions, name: string) {
+    this.native = native
+    this.#name = name
+  }
+
+  rotate(carry: boolean): Promise<void> {
+    return attemptLater('regions rotate', this.#name, () => this.native.rotate(carry))
+  }
+  drop(): Promise<void> {
+    return attemptLater('regions drop', this.#name, () => this.native.drop())
+  }
+  giveUp(): void {
+    attempt('regions give up', this.#name, () => this.native.giveUp())
+  }
+  active(): Buffer {
+    return attempt('regions active', this.#name, () => this.native.active())
+  }
+  counters(): RegionCounters {
+    return attempt('regions counters', this.#name, () => this.native.counters())
+  }
+  close(): void {
+    attempt('regions close', this.#name, () => this.native.close())
   }
 }
 
@@ -147,9 +182,12 @@ class Volume implements NativeVolume {
   detach(): Promise<void> {
     return attemptLater('volume detach', this.#name, () => this.#native.detach())
   }
-  setJournal(journal: NativeJournal | null, index: VolumeIndex): Promise<void> {
+  setJournal(journal: NativeJournal | null, index: VolumeIndex, regions: NativeRegions | null = null): Promise<void> {
     assert(journal === null || journal instanceof Journal, 'a journal opened by this module')
-    return attemptLater('volume journal', this.#name, () => this.#native.setJournal(journal?.native ?? null, index))
+    assert(regions === null || regions instanceof Regions, 'a region record opened by this module')
+    return attemptLater('volume journal', this.#name, () =>
+      this.#native.setJournal(journal?.native ?? null, index, regions?.native ?? null),
+    )
   }
   syncBacking(): Promise<void> {
     return attemptLater('volume sync', this.#name, () => this.#native.syncBacking())
@@ -226,6 +264,9 @@ export const intercept: Intercept = {
   },
   openPool(options: PoolOptions): NativePool {
     return attempt('pool open', options.name, () => new Pool(addon().openPool(options), options.name))
+  },
+  openRegions(options: RegionOptions): NativeRegions {
+    return attempt('regions open', options.path, () => new Regions(addon().openRegions(options), options.path))
   },
   javascriptCalls(): number {
     return addon().javascriptCalls()

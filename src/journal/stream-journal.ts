@@ -64,20 +64,23 @@ export class StreamJournal {
     })
   }
 
-  /** A new, empty journal in place of whatever the folder held. */
-  static async create(options: StreamJournalOptions): Promise<StreamJournal> {
+  /**
+   * A new, empty journal in place of whatever the folder held.
+   * @param startLsn a multiple of the size of a segment: beyond every LSN of the one before, when the stream goes on
+   */
+  static async create(options: StreamJournalOptions, startLsn: Lsn = lsn(0n)): Promise<StreamJournal> {
     await rm(options.directory, { recursive: true, force: true })
     await makeFolder(options.directory)
     const state: JournalState = {
       journalId: randomBytes(16).toString('hex'),
       segmentBytes: options.segmentBytes,
-      checkpointLsn: '0',
+      checkpointLsn: startLsn.toString(),
       incarnation: 1,
       bootId: currentBootId(),
       clean: false,
     }
     await options.state.put({ [stateKey(options.stream)]: state })
-    return new StreamJournal(options, state, lsn(0n))
+    return new StreamJournal(options, state, startLsn)
   }
 
   /**
@@ -117,6 +120,11 @@ export class StreamJournal {
     await options.state.put({ [stateKey(options.stream)]: state })
     const journal = new StreamJournal(options, state, found.endLsn)
     return { journal, report: { records: found.records, voids: found.voids, afterPowerCut } }
+  }
+
+  /** The consequence of a restart of the machine is drawn: from here on the journal is believed. */
+  acceptBoot(): Promise<void> {
+    return this.#record({ bootId: currentBootId() })
   }
 
   static async forget(state: StateStore, stream: string, directory: string): Promise<void> {

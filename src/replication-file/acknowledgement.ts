@@ -14,6 +14,11 @@ export interface Acknowledgement {
   readonly generation: number
   readonly appliedEpoch: number
   readonly appliedLsn: string
+  /**
+   * Every epoch up to here is here, whole and durable, though not applied: they wait for one whose end is a state. Absent
+   * or below appliedEpoch: nothing waits so.
+   */
+  readonly receivedEpoch?: number
   readonly state: string
   readonly reason: string
   /** Parts that arrived damaged or not at all and are asked for again. */
@@ -39,7 +44,7 @@ export function openAcknowledgement(bytes: Buffer, secret: Buffer, streamId: Buf
 function isAcknowledgement(value: unknown): value is Acknowledgement {
   if (typeof value !== 'object' || value === null) return false
   const fields = value as Record<string, unknown>
-  const counts = [fields.sequence, fields.generation, fields.appliedEpoch]
+  const counts = [fields.sequence, fields.generation, fields.appliedEpoch, fields.receivedEpoch ?? 0]
   return (
     counts.every((count) => Number.isSafeInteger(count) && (count as number) >= 0) &&
     typeof fields.appliedLsn === 'string' &&

@@ -7,7 +7,7 @@ import {
   openAcknowledgement,
 } from '../replication-file/acknowledgement.js'
 import type { Transport } from '../transport/transport.js'
-import type { StreamState } from './stream-state.js'
+import { isGathering, type StreamState } from './stream-state.js'
 
 const busyPollMs = 50
 const idlePollMs = 1000
@@ -21,6 +21,8 @@ export interface AcknowledgementReaderOptions {
   readonly transport: Transport
   /** The destination has applied more; called after it was recorded. */
   readonly onApplied: () => Promise<void>
+  /** What is released before it is applied: it waits at the destination for the end of a catch-up. */
+  readonly onReceived: (epoch: number) => Promise<void>
   readonly onReport: (state: string, reason: string) => void
   readonly onWanted: (places: readonly { readonly epoch: number; readonly part: number }[]) => void
   /** Why acknowledgements cannot be read; null: they can. */
@@ -88,7 +90,7 @@ export class AcknowledgementReader {
   }
 
   async #take(value: Acknowledgement): Promise<boolean> {
-    const { state, onApplied, onReport, onWanted } = this.#options
+    const { state, onApplied, onReceived, onReport, onWanted } = this.#options
     const { position } = state
     if (value.generation !== position.generation || value.sequence <= position.acknowledgement) return false
     onReport(value.state, value.reason)
@@ -103,14 +105,19 @@ export class AcknowledgementReader {
       }),
     }))
     if (moved) await onApplied()
-    return moved
+    const received = Math.min(value.receivedEpoch ?? 0, state.position.sentEpoch)
+    if (received <= state.position.appliedEpoch || !isGathering(state.position)) return moved
+    await onReceived(received)
+    return true
   }
 
   /** A file that was sent and is neither applied nor there any more was lost on the way: send it again. */
   async #lookForLost(signal: AbortSignal): Promise<void> {
     const { state, transport, folder, onWanted } = this.#options
     this.#progressAtMs = Date.now()
-    const epoch = state.position.appliedEpoch + 1
+    const { appliedEpoch } = state.position
+    // What was released has arrived.
+    const epoch = [...state.epochs.keys()].find((number) => number > appliedEpoch) ?? appliedEpoch + 1
     const there = new Set((await transport.list(folder, signal)).map(({ name }) => name))
     const parts = state.epochs.get(epoch)?.parts ?? []
     const lost = parts.flatMap(({ name }, part) => (there.has(name) ? [] : [{ epoch, part }]))

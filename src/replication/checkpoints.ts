@@ -3,6 +3,7 @@ import { Pause } from '../block/pause.js'
 import { lsn } from '../block/units.js'
 import type { StreamJournal } from '../journal/stream-journal.js'
 import type { RecordedVolumes } from './recorded-volumes.js'
+import type { RegionKeeper } from './region-keeper.js'
 import type { StreamState } from './stream-state.js'
 
 /** The backing is synced, and the journal before it given up, this often while there are writes. */
@@ -16,19 +17,24 @@ export class Checkpoints {
   readonly #journal: StreamJournal
   readonly #volumes: RecordedVolumes
   readonly #state: StreamState
+  readonly #regions: RegionKeeper
   readonly #turns = new Exclusive()
+  /** Ends the wait for the next one. */
+  readonly pause = new Pause()
 
-  constructor(journal: StreamJournal, volumes: RecordedVolumes, state: StreamState) {
+  constructor(journal: StreamJournal, volumes: RecordedVolumes, state: StreamState, regions: RegionKeeper) {
     this.#journal = journal
     this.#volumes = volumes
     this.#state = state
+    this.#regions = regions
   }
 
   async run(signal: AbortSignal): Promise<void> {
-    const pause = new Pause()
     while (!signal.aborted) {
-      await pause.wait(checkpointMs, signal)
-      if (!signal.aborted) await this.#take()
+      await this.pause.wait(checkpointMs, signal)
+      if (signal.aborted) return
+      await this.#take()
+      await this.#tendRegions(signal)
     }
   }
 
@@ -45,6 +51,12 @@ export class Checkpoints {
       await new Promise((resolve) => setTimeout(resolve, roomPollMs))
     }
     return true
+  }
+
+  /** Not once the journal may have been given up: who writes without it counts on what it finds in the record. */
+  async #tendRegions(signal: AbortSignal): Promise<void> {
+    const cutLsn = lsn(BigInt(this.#state.position.cutLsn))
+    if (!signal.aborted) await this.#regions.tend(this.#journal, cutLsn)
   }
 
   /** @returns whether a segment became free */

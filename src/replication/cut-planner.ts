@@ -1,5 +1,5 @@
 import { EPOCH_JOURNAL_LIMIT } from './pack-job.js'
-import type { StreamPosition } from './stream-state.js'
+import { isCatchingUp, type StreamPosition } from './stream-state.js'
 
 /** Epochs that appear at the far side at once, at the most: what it takes in before it applies the first. */
 export const GROUP_EPOCH_LIMIT = 2048
@@ -17,7 +17,15 @@ export interface CutFacts {
   readonly bufferLimitBytes: number
   readonly position: Pick<
     StreamPosition,
-    'copy' | 'held' | 'consistentEpoch' | 'stateEpoch' | 'cutEpoch' | 'cutLsn' | 'copyEndLsn' | 'appliedEpoch'
+    | 'copy'
+    | 'catchUp'
+    | 'held'
+    | 'consistentEpoch'
+    | 'stateEpoch'
+    | 'cutEpoch'
+    | 'cutLsn'
+    | 'copyEndLsn'
+    | 'appliedEpoch'
   >
 }
 
@@ -32,12 +40,14 @@ export function planCut(facts: CutFacts): CutDecision {
   const { copy, held, consistentEpoch, stateEpoch, cutEpoch, cutLsn, copyEndLsn, appliedEpoch } = facts.position
   const groupOpen = consistentEpoch > 0 && cutEpoch > stateEpoch
   // Whatever the buffer holds: before this one is there nothing of the group is applied, and nothing released.
-  if (groupOpen && !held && BigInt(copyEndLsn) <= BigInt(cutLsn)) return 'cut'
+  if (groupOpen && !copy && !held && BigInt(copyEndLsn) <= BigInt(cutLsn)) return 'cut'
   const wanted = copy !== null || (!held && (facts.flushing || consistentEpoch === 0 || groupOpen))
   const over = !held && facts.openSinceMs !== null && facts.nowMs - facts.openSinceMs >= facts.epochMs
   if (!wanted && !over && facts.openBytes < EPOCH_JOURNAL_LIMIT) return 'wait'
   const full = facts.bufferBytes >= facts.bufferLimitBytes
   const tooLong = cutEpoch - stateEpoch >= GROUP_EPOCH_LIMIT
-  if (groupOpen && (tooLong || (full && appliedEpoch >= stateEpoch))) return 'let-go'
+  // A catch-up is never shown in two steps: what has arrived is released before it is applied, and makes room.
+  const mayLetGo = groupOpen && !isCatchingUp(facts.position)
+  if (mayLetGo && (tooLong || (full && appliedEpoch >= stateEpoch))) return 'let-go'
   return full ? 'buffer-full' : 'cut'
 }

@@ -3,7 +3,7 @@ import { StorageError } from '../block/storage-error.js'
 import { epochNumber, type Lsn, lsn, safeNumber } from '../block/units.js'
 import type { WorkerCalls } from '../block/worker-calls.js'
 import type { StreamJournal } from '../journal/stream-journal.js'
-import { planCopy } from './copy-planner.js'
+import type { CatchUp } from './catch-up.js'
 import { type CutDecision, planCut } from './cut-planner.js'
 import type { PackJob, PackResult } from './pack-job.js'
 import type { RecordedVolumes } from './recorded-volumes.js'
@@ -26,6 +26,7 @@ export interface EpochCutterOptions {
   readonly bufferLimitBytes: number
   readonly journal: StreamJournal
   readonly volumes: RecordedVolumes
+  readonly catchUp: CatchUp
   readonly packer: WorkerCalls
   /** Ends waits when a flush is asked for. */
   readonly pause: Pause
@@ -128,10 +129,10 @@ export class EpochCutter {
     const { state, journal, volumes, packer, buffer, definition } = this.#options
     const from = this.#cutLsn
     const to = await journal.sync()
-    const { copy, held, copyEndLsn, cutEpoch, generation, lastTag } = state.position
+    const { copy, held, copyEndLsn, cutEpoch, generation, lastTag, consistentEpoch, catchUp } = state.position
     if (copy) await this.#backingReached(from, signal)
     if (signal.aborted) return
-    const plan = copy && (await planCopy(volumes.copySources(), copy))
+    const plan = copy && (await this.#options.catchUp.plan(volumes.copySources(), copy))
     const epoch = epochNumber(cutEpoch + 1)
     const result = await packer.call<PackResult>('pack', {
       journal: { directory: journal.directory, id: journal.id, segmentBytes: journal.segmentBytes },
@@ -148,6 +149,7 @@ export class EpochCutter {
       consistentFrom: copy || held ? null : lsn(BigInt(copyEndLsn)),
       declare: cutEpoch === 0 ? this.#declarations() : [],
       copies: plan?.pieces ?? [],
+      ontoZeros: consistentEpoch === 0 && catchUp === null,
       directory: buffer.directory,
     } satisfies PackJob)
     // Another life of the stream may have begun: this epoch is not part of it.
@@ -164,7 +166,7 @@ export class EpochCutter {
     const { endLsn, parts, rawBytes, oldestMs } = result
     await this.#options.state.commitEpoch(
       { epoch, endLsn: endLsn.toString(), parts, rawBytes, oldestMs },
-      ({ counters, consistentEpoch, stateEpoch, copyEndLsn }) => ({
+      ({ counters, consistentEpoch, stateEpoch, copyEndLsn, catchUp }) => ({
         cutEpoch: epoch,
         cutLsn: endLsn.toString(),
         lastTag: Buffer.from(result.tag).toString('hex'),
@@ -172,6 +174,7 @@ export class EpochCutter {
         copyEndLsn: latest(copyEndLsn, copiedLsn),
         consistentEpoch: consistentEpoch === 0 && !result.initializing ? epoch : consistentEpoch,
         stateEpoch: result.initializing ? stateEpoch : epoch,
+        catchUp: catchUp?.untilEpoch === 0 && !result.initializing ? { ...catchUp, untilEpoch: epoch } : catchUp,
         counters: {
           rawBytes: counters.rawBytes + rawBytes,
           foldedBytes: counters.foldedBytes + result.foldedBytes,

@@ -1,6 +1,6 @@
 import type { EpochNumber, Lsn } from '../block/units.js'
 
-/** A piece of a volume to copy into the stream as it is now: initialisation. */
+/** A piece of a volume to copy into the stream as it is now: initialisation, catch-up. */
 export interface CopyPiece {
   readonly volume: number
   readonly path: string
@@ -22,7 +22,7 @@ export interface PackJob {
     readonly previousTag: Uint8Array
   }
   readonly secret: Uint8Array
-  /** null while an initialisation copies; an epoch that ends at or after it is consistent. */
+  /** null while an initialisation or a catch-up copies; an epoch that ends at or after it is consistent. */
   readonly consistentFrom: Lsn | null
   /** Declared in the first epoch of a generation. */
   readonly declare: readonly {
@@ -33,6 +33,8 @@ export interface PackJob {
   }[]
   /** Read now; journal records of the epoch lie over them. */
   readonly copies: readonly CopyPiece[]
+  /** The far side is zeros where it was never written: zeros that were copied need not cross. */
+  readonly ontoZeros: boolean
   /** The source buffer. */
   readonly directory: string
 }

@@ -34,7 +34,7 @@ async function pack(job: PackJob): Promise<PackResult> {
   const records = journalLayer(journal, copyLayer(job.copies))
   const fold = foldEpoch(records)
   const content = sentContentOf(job)
-  const { kept, rawBytes, foldedBytes, identicalBytes } = partRecords(fold, records, content)
+  const { kept, rawBytes, foldedBytes, identicalBytes } = partRecords(fold, records, content, job.ontoZeros)
   const initializing = job.consistentFrom === null || endLsn < job.consistentFrom
   const written = await writeParts(job, endLsn, initializing, records, kept)
   rememberSent(job, content, written.tag)

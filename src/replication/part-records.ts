@@ -10,11 +10,14 @@ import { splitZeroBlocks } from './zero-blocks.js'
 /**
  * What of a folded epoch crosses the wire, in volume and offset order: blocks of zeros as such, blocks the far side
  * holds already not at all.
+ *
+ * @param ontoZeros copied zeros need not cross: the far side of a new generation is zeros to begin with
  */
 export function partRecords(
   fold: Fold,
   records: EpochRecords,
   content: SentContent,
+  ontoZeros: boolean,
 ): { kept: PartRecord[]; rawBytes: number; foldedBytes: number; identicalBytes: number } {
   const rawBytes = writtenBytes(records)
   let survivingBytes = 0
@@ -39,8 +42,7 @@ export function partRecords(
         const pieceOffset = offset + piece.start
         if (piece.zero) {
           content.forget(volume, pieceOffset, piece.lengthBytes)
-          // The far side of a new generation is zeros to begin with.
-          if (!records.isCopy(record))
+          if (!records.isCopy(record) || !ontoZeros)
             kept.push({ ...stamp, kind: 'zero', offset: pieceOffset, lengthBytes: piece.lengthBytes })
           continue
         }

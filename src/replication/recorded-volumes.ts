@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { volumeIndex } from '../block/units.js'
+import type { NativeRegions } from '../intercept/addon.js'
 import type { StreamJournal } from '../journal/stream-journal.js'
 import type { HostVolume } from '../volume/host-volume.js'
 import type { CopySource } from './copy-planner.js'
@@ -59,9 +60,17 @@ export class RecordedVolumes {
     }))
   }
 
-  /** Every write from here on goes into the journal. */
-  async record(journal: StreamJournal): Promise<void> {
-    for (const { index, volume } of this.#members) await volume.setJournal(journal.native, volumeIndex(index))
+  /** Every write from here on is named in the region record and goes into the journal, if there is one. */
+  async record(journal: StreamJournal | null, regions: NativeRegions | null): Promise<void> {
+    for (const { index, volume } of this.#members) {
+      await volume.setJournal(journal?.native ?? null, volumeIndex(index), regions)
+    }
+  }
+
+  /** Nothing is recorded any more, and the backings hold everything. */
+  async unrecord(): Promise<void> {
+    for (const { volume } of this.#members) await volume.setJournal(null)
+    await this.sync()
   }
 
   /**
@@ -69,8 +78,7 @@ export class RecordedVolumes {
    * @param complete the journal is kept, and the backings hold everything in it
    */
   async release(journal: StreamJournal, complete: boolean): Promise<void> {
-    for (const { volume } of this.#members) await volume.setJournal(null)
-    await this.sync()
+    await this.unrecord()
     await journal.close(complete)
   }
 

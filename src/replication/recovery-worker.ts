@@ -21,4 +21,15 @@ function recover({ journal, volumes }: ReplayJob): Recovered {
   }
 }
 
-serveCalls({ recover })
+function sync(volumes: readonly ReplayTarget[]): void {
+  for (const { path } of volumes) {
+    const backing = new Backing(path, 'write')
+    try {
+      backing.sync()
+    } finally {
+      backing.close()
+    }
+  }
+}
+
+serveCalls({ recover, sync })

@@ -9,6 +9,16 @@ import {
 import type { RecordedVolumes } from './recorded-volumes.js'
 import type { ReplayJob } from './recovery-worker.js'
 
+/** What lies in the page cache of the volumes' files, of whoever wrote it, is durable when this resolves. Held. */
+export async function syncReplayTargets(volumes: RecordedVolumes): Promise<void> {
+  const worker = new WorkerCalls(new URL('./recovery-worker.js', import.meta.url))
+  try {
+    await worker.call('sync', volumes.replayTargets())
+  } finally {
+    await worker.close()
+  }
+}
+
 /**
  * Open a stream's journal and write onto its volumes what they may lack. They must be held. Files are read and written
  * in a worker: what a front end serves can only be written while the main thread answers its faults.

@@ -1,5 +1,7 @@
 import type { ReportEvent } from '../block/event-log.js'
+import { formatBytes } from '../block/size.js'
 import { StorageError } from '../block/storage-error.js'
+import type { StreamPosition } from './stream-state.js'
 
 /**
  * What keeps a stream from doing its work, and the events that tell of it: one when something begins to fail, one when
@@ -28,6 +30,12 @@ export class StreamHealth {
 
   say(severity: 'info' | 'warning' | 'error', code: string, text: string): void {
     this.#report({ severity, code, object: this.#stream, text })
+  }
+
+  sayCatchUp({ catchUp }: Pick<StreamPosition, 'catchUp'>): void {
+    if (!catchUp) return
+    const what = `${formatBytes(catchUp.totalBytes)} are read and sent again`
+    this.say('warning', 'CATCH_UP_STARTED', `${catchUp.reason} ${what}; hosts go on.`)
   }
 
   noteFailure(error: unknown): void {

@@ -1,5 +1,6 @@
 import { Exclusive } from '../block/exclusive.js'
 import type { StateStore } from '../block/state-store.js'
+import { type Lsn, lsn } from '../block/units.js'
 
 /** Where its bytes lie is asked of the volume when it runs: that may be elsewhere after a restart. */
 export interface StreamVolume {
@@ -35,9 +36,17 @@ export interface CopyCursor {
 
 /** Where the stream stands: all of it changes in one transaction with the epoch it belongs to. */
 export interface StreamPosition {
-  /** new: never initialized. diverged: the journal does not hold every write any more. */
-  readonly phase: 'new' | 'running' | 'diverged'
+  /**
+   * new: never initialized. mapping: there is no journal; the region record names what the far side lacks. diverged:
+   * nobody knows what it lacks.
+   */
+  readonly phase: 'new' | 'running' | 'mapping' | 'diverged'
   readonly divergedReason: string
+  readonly mappingReason: string
+  /** No journal of this generation went further. */
+  readonly mappingLsn: string
+  /** The region record could not be written: it is worth nothing until the stream is opened again. */
+  readonly regionsLost: boolean
   readonly generation: number
   /** The last epoch in the source buffer, and the LSN it ends at. */
   readonly cutEpoch: number
@@ -50,6 +59,8 @@ export interface StreamPosition {
   readonly acknowledgement: number
   /** null: all was copied. */
   readonly copy: CopyCursor | null
+  /** The last catch-up, also when it is over: then the far side has applied `untilEpoch`, which is 0 until it is cut. */
+  readonly catchUp: { readonly reason: string; readonly totalBytes: number; readonly untilEpoch: number } | null
   /** The journal's durable end after the last read of the copy, or when a hold ended: no epoch before is a state. */
   readonly copyEndLsn: string
   /** The first epoch after which the far side is consistent; 0 while it is not cut. */
@@ -64,6 +75,9 @@ export interface StreamPosition {
 export const newPosition: StreamPosition = {
   phase: 'new',
   divergedReason: '',
+  mappingReason: '',
+  mappingLsn: '0',
+  regionsLost: false,
   generation: 0,
   cutEpoch: 0,
   cutLsn: '0',
@@ -73,6 +87,7 @@ export const newPosition: StreamPosition = {
   appliedLsn: '0',
   acknowledgement: 0,
   copy: null,
+  catchUp: null,
   copyEndLsn: '0',
   consistentEpoch: 0,
   stateEpoch: 0,
@@ -96,8 +111,44 @@ function completePosition(stored: Partial<StreamPosition> = {}): StreamPosition 
   return { ...newPosition, stateEpoch: consistentEpoch > 0 ? cutEpoch : 0, ...stored }
 }
 
+/** Where a new journal of this generation begins: no LSN is ever used twice. */
+export function nextJournalLsn(position: StreamPosition, segmentBytes: number): Lsn {
+  const { cutLsn, copyEndLsn, appliedLsn, mappingLsn } = position
+  let last = 0n
+  for (const known of [cutLsn, copyEndLsn, appliedLsn, mappingLsn]) if (BigInt(known) > last) last = BigInt(known)
+  return lsn((last / BigInt(segmentBytes) + 2n) * BigInt(segmentBytes))
+}
+
+/** Regions are caught up, and the epoch that ends it is not cut. */
+export function isCatchingUp({ catchUp }: Pick<StreamPosition, 'catchUp'>): boolean {
+  return catchUp !== null && catchUp.untilEpoch === 0
+}
+
+/** The far side keeps the epochs of a catch-up until it has the one that ends it. */
+export function isGathering({ catchUp, appliedEpoch }: Pick<StreamPosition, 'catchUp' | 'appliedEpoch'>): boolean {
+  return catchUp !== null && (catchUp.untilEpoch === 0 || appliedEpoch < catchUp.untilEpoch)
+}
+
 /** A change of the position: what is given, or what is made of the position as it is when its turn comes. */
 export type PositionChange = Partial<StreamPosition> | ((position: StreamPosition) => Partial<StreamPosition>)
+
+/**
+ * There is no journal any more that anybody will replay: from here on only the region record tells. With that lost nobody
+ * knows what the far side lacks. Nothing changes when an initialisation or a removal came first.
+ */
+export function mappedFrom(reason: string, journalEnd: bigint): PositionChange {
+  return ({ phase, regionsLost, mappingLsn }) => {
+    if (phase !== 'running') return {}
+    if (regionsLost) return { phase: 'diverged', divergedReason: reason }
+    const end = journalEnd > BigInt(mappingLsn) ? journalEnd.toString() : mappingLsn
+    return { phase: 'mapping', mappingReason: reason, mappingLsn: end }
+  }
+}
+
+/** The region record cannot be written. */
+export function regionsLost(reason: string): PositionChange {
+  return ({ phase }) => (phase === 'mapping' ? { phase: 'diverged', divergedReason: reason } : { regionsLost: true })
+}
 
 /**
  * The durable state of one stream at its source. What it tells is on the disk: nothing is sent, trimmed or forgotten on

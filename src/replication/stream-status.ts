@@ -1,14 +1,26 @@
+import { formatBytes } from '../block/size.js'
 import { copyProgress } from './copy-planner.js'
 import type { StreamHealth } from './stream-health.js'
 import type { StreamDefinition, StreamPosition } from './stream-state.js'
 
-export type SourceStreamState = 'new' | 'initializing' | 'replicating' | 'paused' | 'waiting' | 'diverged' | 'failed'
+export type SourceStreamState =
+  | 'new'
+  | 'initializing'
+  | 'replicating'
+  | 'catching-up'
+  | 'mapping'
+  | 'paused'
+  | 'waiting'
+  | 'diverged'
+  | 'failed'
 
 export interface StreamFacts {
   readonly definition: StreamDefinition
   readonly position: StreamPosition
   readonly health: Pick<StreamHealth, 'failure' | 'link' | 'trouble' | 'bufferFull' | 'farSide'>
   readonly waitingBytes: number
+  /** Regions that are sent again, or will be. */
+  readonly catchUp: { readonly reason: string; readonly doneBytes: number; readonly totalBytes: number } | null
 }
 
 /** The state an operator sees, and why: the gravest thing first. */
@@ -23,6 +35,15 @@ export function describeStream(facts: StreamFacts): { state: SourceStreamState; 
       reason: `${position.divergedReason} Run: tidemark stream initialize ${definition.name}`,
     }
   }
+  if (position.phase === 'mapping' && facts.catchUp) {
+    const { reason, totalBytes } = facts.catchUp
+    const next = definition.paused
+      ? 'It is paused.'
+      : link
+        ? `${link.code}: ${link.hint}`
+        : 'It begins when there is room.'
+    return { state: 'mapping', reason: `${reason} ${formatBytes(totalBytes)} to catch up. ${next}` }
+  }
   if (trouble) return { state: 'waiting', reason: `${trouble.code}: ${trouble.hint}` }
   if (definition.paused) return { state: 'paused', reason: 'transfer paused by an operator; writes are recorded' }
   if (link) return { state: 'waiting', reason: `${link.code}: ${link.hint}` }
@@ -34,6 +55,11 @@ export function describeStream(facts: StreamFacts): { state: SourceStreamState; 
     const { doneBytes, totalBytes } = copyProgress(definition.volumes, position.copy)
     const percent = totalBytes > 0 ? Math.floor((100 * doneBytes) / totalBytes) : 100
     return { state: 'initializing', reason: percent < 100 ? `${percent} % read` : 'all read; being applied' }
+  }
+  if (facts.catchUp) {
+    const { reason, doneBytes, totalBytes } = facts.catchUp
+    const read = doneBytes < totalBytes ? `${Math.floor((100 * doneBytes) / totalBytes)} % read` : 'all read'
+    return { state: 'catching-up', reason: `${reason} ${read} of ${formatBytes(totalBytes)}` }
   }
   return { state: 'replicating', reason: facts.waitingBytes === 0 ? 'up to date' : 'catching up' }
 }

@@ -5,7 +5,7 @@ import { makeFolder } from '../block/durable-file.js'
 import { Exclusive } from '../block/exclusive.js'
 import { StorageError } from '../block/storage-error.js'
 import { type VolumeIndex, volumeIndex } from '../block/units.js'
-import type { Intercept, NativeJournal, NativeVolume, VolumeCounters } from '../intercept/addon.js'
+import type { Intercept, NativeJournal, NativeRegions, NativeVolume, VolumeCounters } from '../intercept/addon.js'
 import { deviceLink, makeLink, removeLink } from './device-link.js'
 import type { AttachOptions, HostVolume } from './host-volume.js'
 
@@ -36,8 +36,9 @@ const closeAgainMs = 2_000
 
 /** Where a volume's writes are recorded. */
 interface Capture {
-  readonly journal: NativeJournal
+  readonly journal: NativeJournal | null
   readonly index: VolumeIndex
+  readonly regions: NativeRegions | null
 }
 
 const idle: VolumeCounters = {
@@ -166,11 +167,16 @@ export abstract class FrontEnd implements HostVolume {
     })
   }
 
-  setJournal(journal: NativeJournal | null, index: VolumeIndex = volumeIndex(0)): Promise<void> {
+  setJournal(
+    journal: NativeJournal | null,
+    index: VolumeIndex = volumeIndex(0),
+    regions: NativeRegions | null = null,
+  ): Promise<void> {
     return this.#exclusive.run(async () => {
-      assert(journal === null || this.#capture === null, `${this.name} is recorded twice`)
-      await this.#opened?.native.setJournal(journal, index)
-      this.#capture = journal && { journal, index }
+      const twice = journal !== null && this.#capture !== null && this.#capture.journal !== null
+      assert(!twice, `${this.name} is recorded twice`)
+      await this.#opened?.native.setJournal(journal, index, regions)
+      this.#capture = journal || regions ? { journal, index, regions } : null
     })
   }
 
@@ -201,7 +207,10 @@ export abstract class FrontEnd implements HostVolume {
     const opened = await this.open(readOnly)
     this.#lost = undefined
     try {
-      if (this.#capture) await opened.native.setJournal(this.#capture.journal, this.#capture.index)
+      if (this.#capture) {
+        const { journal, index, regions } = this.#capture
+        await opened.native.setJournal(journal, index, regions)
+      }
     } catch (error) {
       await this.#closeNative(opened)
       throw error

@@ -1,5 +1,5 @@
 import type { VolumeIndex } from '../block/units.js'
-import type { NativeJournal, VolumeCounters } from '../intercept/addon.js'
+import type { NativeJournal, NativeRegions, VolumeCounters } from '../intercept/addon.js'
 
 export interface AttachOptions {
   /** The device refuses writes. What cannot be written (a snapshot, an arriving volume) is always attached so. */
@@ -42,8 +42,11 @@ export interface HostVolume {
    */
   detach(): Promise<void>
 
-  /** Record every write from here on in this journal, or no longer. */
-  setJournal(journal: NativeJournal | null, index?: VolumeIndex): Promise<void>
+  /**
+   * Record every write from here on: in the region record first, then in the journal, as far as they are given. With
+   * neither, no longer.
+   */
+  setJournal(journal: NativeJournal | null, index?: VolumeIndex, regions?: NativeRegions | null): Promise<void>
   /** Everything acknowledged so far is durable on the backing. @throws StorageError, for good once a sync has failed */
   syncBacking(): Promise<void>
 

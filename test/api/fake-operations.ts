@@ -392,6 +392,7 @@ export function streamView(name: string, over: Partial<StreamView> = {}): Stream
     epoch: { cut: 3, sent: 2, applied: 1 },
     generation: 1,
     initialize: null,
+    catchUp: null,
     counters: { rawBytes: 5, foldedBytes: 4, identicalBytes: 3, compressedBytes: 2, sentBytes: 1 },
     ...over,
   }

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { type HeldPart, planSequence } from '../../src/destage/sequencer.js'
+import { type HeldPart, planSequence, receivedUpTo } from '../../src/destage/sequencer.js'
 
 const limits = { epochs: 16, rawBytes: 64 * 1024 * 1024 }
 
@@ -83,4 +83,14 @@ t.test('where a state is shown, epochs that are none wait for the one that is, w
   t.same(applied(planSequence(at, [...parts, held(9)], one)), [5, 6, 7, 8])
   t.same(applied(planSequence({ ...at, appliedEpoch: 3 }, [held(4), ...parts], limits)), [4], 'what is one goes first')
   t.same(applied(planSequence({ ...at, generation: 0 }, [held(1, 0, 1, { initializing: true })], limits)), [1])
+})
+
+t.test('received is what is here whole and without a gap, of the generation that is applied', async (t) => {
+  const at = { generation: 2, appliedEpoch: 4, consistent: true }
+  const more = { generation: 2, initializing: true }
+  t.equal(receivedUpTo(at, []), 4)
+  t.equal(receivedUpTo(at, [held(6, 0, 1, more)]), 4)
+  t.equal(receivedUpTo(at, [held(5, 0, 1, more), held(6, 1, 2, more), held(7, 0, 1, more)]), 5)
+  t.equal(receivedUpTo(at, [held(5, 0, 1, more), held(6, 1, 2, more), held(6, 0, 2, more)]), 6)
+  t.equal(receivedUpTo(at, [held(5), held(6)]), 4, 'of another generation')
 })

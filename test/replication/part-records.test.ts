@@ -30,9 +30,13 @@ function epoch(given: readonly Given[]): EpochRecords {
   }
 }
 
-function pack(given: readonly Given[], content = new SentContent(1024)): ReturnType<typeof partRecords> {
+function pack(
+  given: readonly Given[],
+  content = new SentContent(1024),
+  ontoZeros = true,
+): ReturnType<typeof partRecords> {
   const records = epoch(given)
-  return partRecords(foldEpoch(records), records, content)
+  return partRecords(foldEpoch(records), records, content, ontoZeros)
 }
 
 const data = (fill: number, length = 4096): Buffer => Buffer.alloc(length, fill)
@@ -67,6 +71,8 @@ t.test('zeros written by a host cross as zeros; zeros found by a copy do not cro
   const written = pack([{ offset: 0, bytes: data(0, 8192) }])
   t.match(written.kept, [{ kind: 'zero', offset: 0, lengthBytes: 8192 }])
   t.same(pack([{ offset: 0, bytes: data(0, 8192), copy: true }]).kept, [])
+  const caughtUp = pack([{ offset: 0, bytes: data(0, 8192), copy: true }], new SentContent(1024), false)
+  t.match(caughtUp.kept, [{ kind: 'zero', offset: 0, lengthBytes: 8192 }], 'but those of a catch-up do')
 })
 
 t.test('a journaled write lies over the copy of an initialisation', async (t) => {

@@ -161,6 +161,13 @@ function streamFacts(stream: StreamView): string[] {
         ],
       ]
     : []
+  const { catchUp } = stream
+  if (catchUp && !initialize) {
+    progress.push([
+      'To catch up',
+      `${bytes(catchUp.doneBytes)} of ${bytes(catchUp.totalBytes)} (${percent(catchUp.doneBytes, catchUp.totalBytes)})`,
+    ])
+  }
   return facts([
     ['Stream', `${stream.name} (${stream.id})`],
     ['State', `${stream.state}: ${stream.reason}`],

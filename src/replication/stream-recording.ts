@@ -1,0 +1,399 @@
+import type { Changes } from '../block/changes.js'
+import { Exclusive } from '../block/exclusive.js'
+import { insist } from '../block/insist.js'
+import type { StateStore } from '../block/state-store.js'
+import { lsn } from '../block/units.js'
+import type { WorkerCalls } from '../block/worker-calls.js'
+import type { RegionMap } from '../journal/region-map.js'
+import { StreamJournal, type StreamJournalOptions } from '../journal/stream-journal.js'
+import type { Transport } from '../transport/transport.js'
+import { CatchUp } from './catch-up.js'
+import type { EpochHold } from './epoch-hold.js'
+import { Backoff, MappingStream } from './mapping-stream.js'
+import type { RecordedVolumes } from './recorded-volumes.js'
+import { RegionKeeper, type RegionOptions } from './region-keeper.js'
+import { RunningStream } from './running-stream.js'
+import type { SourceBuffer } from './source-buffer.js'
+import type { StreamHealth } from './stream-health.js'
+import { recoverStream } from './stream-recovery.js'
+import {
+  mappedFrom,
+  newPosition,
+  nextJournalLsn,
+  regionsLost,
+  type StreamDefinition,
+  type StreamPosition,
+  type StreamState,
+} from './stream-state.js'
+
+type JournalEvent = Parameters<StreamJournalOptions['onEvent']>[0]
+
+export interface StreamRecordingOptions {
+  readonly definition: StreamDefinition
+  readonly volumes: RecordedVolumes
+  readonly pairingId: Buffer
+  readonly secret: Buffer
+  readonly store: StateStore
+  readonly state: StreamState
+  readonly journal: Omit<StreamJournalOptions, 'stream' | 'state' | 'onEvent'>
+  readonly regions: RegionOptions
+  readonly buffer: SourceBuffer
+  readonly bufferLimitBytes: number
+  readonly transport: Transport
+  readonly packer: WorkerCalls
+  readonly health: StreamHealth
+  readonly hold: EpochHold
+  readonly changes: Changes
+  readonly paused: () => boolean
+}
+
+/**
+ * How the writes of a stream are recorded, from one life of the agent to the next: in a journal, or, while that cannot be,
+ * in the map of regions alone. Knows the order in which one takes the place of the other; see DESIGN.md.
+ */
+export class StreamRecording {
+  readonly catchUp: CatchUp
+  readonly regions: RegionKeeper
+  readonly #options: StreamRecordingOptions
+  readonly #state: StreamState
+  readonly #volumes: RecordedVolumes
+  readonly #health: StreamHealth
+  readonly #turns = new Exclusive()
+  readonly #journalOptions: StreamJournalOptions
+  readonly #backoff = new Backoff()
+  /** What a journal raised before it was running. */
+  #early: JournalEvent | undefined
+  #running: RunningStream | undefined
+  #mapping: MappingStream | undefined
+
+  constructor(options: StreamRecordingOptions) {
+    const { journal, store, definition, regions, health } = options
+    this.#options = options
+    this.#state = options.state
+    this.#volumes = options.volumes
+    this.#health = health
+    const onEvent: StreamJournalOptions['onEvent'] = (event) => this.#noteJournalEvent(event)
+    this.#journalOptions = { ...journal, stream: definition.name, state: store, onEvent }
+    this.regions = new RegionKeeper({
+      ...regions,
+      streamId: Buffer.from(definition.id, 'hex'),
+      volumeBytes: definition.volumes.map(({ sizeBytes }) => sizeBytes),
+      intercept: journal.intercept,
+      onLimit: () => this.#running?.checkpoints.pause.wake(),
+      onFailed: (message) => void this.#regionsFailed(message),
+      onDamage: (path) => health.say('error', 'REGIONS_DAMAGED', `${path} is damaged, wholly or in part`),
+    })
+    this.catchUp = new CatchUp(this.regions)
+  }
+
+  /** While writes go into a journal. */
+  get running(): RunningStream | undefined {
+    return this.#running
+  }
+
+  get loops(): RunningStream | MappingStream | undefined {
+    return this.#running ?? this.#mapping
+  }
+
+  get #position(): StreamPosition {
+    return this.#state.position
+  }
+
+  // As SourceStream says, these four.
+  start(): Promise<void> {
+    return this.turn(() => this.#start())
+  }
+
+  async #start(): Promise<void> {
+    const { phase, regionsLost } = this.#position
+    if (this.loops || (phase !== 'running' && phase !== 'mapping')) return
+    try {
+      await this.#options.buffer.open()
+      await this.#volumes.hold()
+      const regions = regionsLost ? undefined : await this.regions.load()
+      if (phase === 'running') await this.#recover(regions)
+      else await this.#goOnMapping(regions)
+      this.#health.failure = undefined
+    } catch (error) {
+      this.#health.noteFailure(error)
+      throw error
+    }
+  }
+
+  async #recover(regions: RegionMap | undefined): Promise<void> {
+    const recovered = await recoverStream({ ...this.#parts, journal: this.#journalOptions }, regions)
+    if ('journal' in recovered) return this.#run(recovered.journal)
+    const { reason, lacking } = recovered
+    if (!lacking) return this.#diverge(reason)
+    await this.#noteMapping(reason, 0n)
+    await this.#goOnMapping(lacking)
+  }
+
+  async #goOnMapping(regions: RegionMap | undefined): Promise<void> {
+    if (!regions) return this.#diverge('The record of the regions to catch up is lost.')
+    await this.regions.open(regions, lsn(0n))
+    await this.#volumes.record(null, this.regions.native)
+    this.#startMapping()
+  }
+
+  initialize(): Promise<void> {
+    return this.turn(async () => {
+      const { buffer, hold } = this.#options
+      await this.#volumes.hold()
+      await this.#mustNotCount()
+      await this.#state.move({ phase: 'diverged', divergedReason: 'An initialisation was interrupted as it began.' })
+      await this.#halt(true)
+      await buffer.clear()
+      const journal = await StreamJournal.create(this.#journalOptions)
+      try {
+        await this.regions.open(this.regions.fresh(), journal.counters().publishedLsn)
+        const { generation, counters } = this.#position
+        const copy = { slot: 0, offset: 0 }
+        const held = hold.active
+        await this.#state.move({ ...newPosition, phase: 'running', generation: generation + 1, copy, counters, held })
+        await this.catchUp.load(this.#position)
+        await buffer.open()
+      } catch (error) {
+        await journal.close(false)
+        throw error
+      }
+      this.#health.reset()
+      await this.#run(journal)
+      this.#health.say('info', 'INITIALIZE_STARTED', `generation ${this.#position.generation}`)
+    })
+  }
+
+  /** Transfers are not paused any more: what failed is tried again. */
+  resume(): Promise<void> {
+    return this.turn(async () => {
+      const { loops } = this
+      loops?.sender.pause.wake()
+      if (this.#options.paused() || this.#health.failure === undefined) return
+      if (!loops) return this.#start()
+      await loops.ended
+      this.#health.failure = undefined
+      if (this.#running) this.#startLoops(this.#running.journal)
+      else this.#startMapping()
+    })
+  }
+
+  stop(): Promise<void> {
+    return this.turn(async () => {
+      if (!this.#volumes.someAttached) return this.#halt(false)
+      this.loops?.stop.abort()
+      await this.loops?.ended
+      if (this.#position.phase === 'running') await this.#running?.journal.sync()
+    })
+  }
+
+  remove(): Promise<void> {
+    return this.turn(async () => {
+      const { buffer, store, definition, journal } = this.#options
+      if (this.loops) {
+        await this.#mustNotCount()
+        await this.#state.move({ phase: 'diverged', divergedReason: 'Its removal was interrupted.' })
+      }
+      await this.#halt(true)
+      await buffer.clear()
+      await StreamJournal.forget(store, definition.name, journal.directory)
+      await this.regions.forget()
+      await this.#state.remove()
+    })
+  }
+
+  /** One at a time; and whatever fails, a stream that records nothing holds no volume. */
+  turn(action: () => Promise<void>): Promise<void> {
+    return this.#turns.run(async () => {
+      try {
+        await action()
+      } finally {
+        if (!this.loops) {
+          this.regions.close()
+          await this.#volumes.letGo()
+        }
+      }
+    })
+  }
+
+  /** Record from here on, then cut and send. */
+  async #run(journal: StreamJournal): Promise<void> {
+    this.#early = undefined
+    try {
+      await this.#volumes.record(journal, this.regions.native)
+    } catch (error) {
+      await this.#volumes.release(journal, false)
+      throw error
+    }
+    this.#startLoops(journal)
+  }
+
+  #startLoops(journal: StreamJournal): void {
+    this.#running = new RunningStream({ ...this.#options, ...this.#parts, journal })
+    this.#options.hold.resume()
+    if (this.#early) this.#noteJournalEvent(this.#early)
+  }
+
+  #startMapping(): void {
+    this.#mapping = new MappingStream({
+      ...this.#options,
+      ...this.#parts,
+      delayMs: this.#backoff.next(performance.now()),
+      onRoom: () => this.turn(() => this.#recordAgain()),
+    })
+    this.#options.changes.announce()
+  }
+
+  get #parts() {
+    const { state, volumes, health, changes } = this.#options
+    const { regions, catchUp } = this
+    return { state, volumes, health, regions, catchUp, onChange: () => changes.announce() }
+  }
+
+  /** Flushes are not answered by the journal alone any more, and what it has promised so far is on the backing. */
+  async #mustNotCount(): Promise<void> {
+    if (!this.#running) return
+    this.#running.journal.native.doubt(true)
+    await this.#volumes.sync()
+  }
+
+  /**
+   * @param drop nothing that was recorded is needed any more. It is given up at once: a writer that waits for room in the
+   * journal, or for the record, would hold up the rest.
+   */
+  async #halt(drop: boolean): Promise<void> {
+    const running = this.#running
+    const { loops } = this
+    if (!loops) return
+    this.#running = undefined
+    this.#mapping = undefined
+    this.#options.hold.stop()
+    loops.stop.abort()
+    if (drop) {
+      running?.journal.native.abandon()
+      this.regions.giveUp()
+    }
+    await loops.ended
+    if (running) await this.#volumes.release(running.journal, !drop)
+    else await this.#volumes.unrecord()
+    this.regions.close()
+    this.#options.changes.announce()
+  }
+
+  /** One that comes before the stream runs is kept until it does: it is raised once, and hosts wait for the answer. */
+  #noteJournalEvent(event: JournalEvent): void {
+    this.#early = this.#running ? undefined : event
+    this.#answerJournal(event).catch((error) => this.#health.noteFailure(error))
+  }
+
+  async #answerJournal(event: JournalEvent): Promise<void> {
+    const running = this.#running
+    if (!running || this.#position.phase !== 'running') return
+    if (event.kind === 'failed') return this.#journalStopped(running, `The journal failed: ${event.message}.`)
+    const cutting = (): boolean => !running.stop.signal.aborted && !this.#health.bufferFull && !this.#health.trouble
+    const room = await running.checkpoints.makeRoom(cutting).catch(() => false)
+    if (!room) await this.#journalStopped(running, 'The journal was at its limit, and epochs not cut fast enough.')
+  }
+
+  /**
+   * The journal cannot take more writes and hosts wait. (1) Flushes sync the backing from here on, (2) what the journal
+   * promised is on the backing, (3) it is recorded that writes are mapped, (4) they go on without the journal. With 2
+   * before 1, or without them, a power cut takes flushed writes, for this journal is not replayed; with 4 before 3 nobody
+   * would know that the far side misses something.
+   */
+  async #journalStopped(running: RunningStream, reason: string): Promise<void> {
+    const end = running.journal.counters().publishedLsn
+    await this.#mustNotCount().catch((error) => this.#health.say('error', 'SYNC_FAILED', String(error)))
+    const isOver = (): boolean => this.#running !== running || this.#position.phase !== 'running'
+    await insist(
+      () => isOver() || this.#noteMapping(reason, end).then(isOver),
+      (error) => this.#health.say('error', 'STATE_UNAVAILABLE', `${error}. Hosts of this stream wait for it.`),
+    )
+    // An initialisation or removal that came first has ended this journal itself.
+    if (this.#running !== running) return
+    running.stop.abort()
+    running.journal.native.abandon()
+    this.#options.changes.announce()
+    await this.turn(() => this.#leaveJournal(running))
+  }
+
+  async #leaveJournal(running: RunningStream): Promise<void> {
+    if (this.#running !== running || this.#position.phase !== 'mapping') return
+    await running.ended
+    await this.#volumes.record(null, this.regions.native)
+    this.#running = undefined
+    this.#options.hold.stop()
+    await running.journal.close(false).catch(() => undefined)
+    this.#startMapping()
+  }
+
+  /**
+   * Writes are mapped, and there is room again. (1) They go into a new journal, which flushes do not rely on yet, (2) what
+   * was written without one is on the backing, (3) the map is what shall be caught up, durably, (4) the position says so;
+   * from here on the journal is replayed, and relied on. A crash before 4 finds the map as it was, with all that was
+   * written meanwhile; in any other order there would be writes that neither names.
+   */
+  async #recordAgain(): Promise<void> {
+    const mapping = this.#mapping
+    const { native } = this.regions
+    if (!mapping || !native || this.#position.phase !== 'mapping') return
+    const start = nextJournalLsn(this.#position, this.#options.journal.segmentBytes)
+    this.#early = undefined
+    let journal: StreamJournal | undefined
+    try {
+      journal = await StreamJournal.create(this.#journalOptions, start)
+      journal.native.doubt(true)
+      await this.#volumes.record(journal, native)
+      await this.#volumes.sync()
+      const { mappingReason, held } = this.#position
+      const change = { phase: 'running', cutLsn: start.toString(), held: held || this.#options.hold.active } as const
+      await this.catchUp.begin(this.#state, this.regions.active(), mappingReason, change)
+      journal.native.doubt(false)
+    } catch (error) {
+      this.#health.say('warning', 'STILL_MAPPING', String(error))
+      journal?.native.abandon()
+      await this.#volumes.record(null, native)
+      await journal?.close(false).catch(() => undefined)
+      return
+    }
+    this.#mapping = undefined
+    mapping.stop.abort()
+    await mapping.ended
+    this.#health.sayCatchUp(this.#position)
+    this.#startLoops(journal)
+    // Not waited for: a journal that fails now answers only when it is given up, which may need this turn.
+    this.regions.rotate(journal, false).catch(() => undefined)
+  }
+
+  async #noteMapping(reason: string, end: bigint): Promise<void> {
+    await this.#state.move(mappedFrom(reason, end))
+    const { phase } = this.#position
+    if (phase === 'diverged') this.#sayDiverged()
+    if (phase === 'mapping')
+      this.#health.say('warning', 'STREAM_MAPPING', `${reason} Hosts go on; it is caught up later.`)
+  }
+
+  /** The record cannot be written and hosts wait for it. That it is worth nothing is recorded, then they go on. */
+  async #regionsFailed(message: string): Promise<void> {
+    const { native } = this.regions
+    this.#health.say('error', 'REGIONS_UNWRITABLE', `${message}. Without it a lost journal needs an initialisation.`)
+    const reason = `The record of the regions to catch up was lost: ${message}.`
+    await insist(() => this.regions.native !== native || this.#state.move(regionsLost(reason)).then(() => true))
+    if (this.regions.native !== native) return
+    this.regions.giveUp()
+    if (this.#position.phase === 'diverged') {
+      this.#mapping?.stop.abort()
+      this.#sayDiverged()
+    }
+  }
+
+  async #diverge(reason: string): Promise<void> {
+    await this.#state.move({ phase: 'diverged', divergedReason: reason })
+    this.#sayDiverged()
+  }
+
+  #sayDiverged(): void {
+    const { divergedReason } = this.#position
+    this.#health.say('error', 'STREAM_DIVERGED', `${divergedReason} Hosts go on; initialize the stream again.`)
+    this.#options.changes.announce()
+  }
+}

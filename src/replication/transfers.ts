@@ -1,0 +1,82 @@
+import type { Transport } from '../transport/transport.js'
+import { AcknowledgementReader } from './acknowledgement-reader.js'
+import { Sender } from './sender.js'
+import type { SourceBuffer } from './source-buffer.js'
+import type { StreamHealth } from './stream-health.js'
+import type { StreamDefinition, StreamState } from './stream-state.js'
+
+export interface Loop {
+  run(signal: AbortSignal): Promise<void>
+}
+
+export interface TransfersOptions {
+  readonly definition: StreamDefinition
+  readonly secret: Buffer
+  readonly state: StreamState
+  readonly buffer: SourceBuffer
+  readonly transport: Transport
+  readonly health: StreamHealth
+  readonly paused: () => boolean
+  /** Something that others may wait for has changed. */
+  readonly onChange: () => void
+}
+
+/** Sends what is in the source buffer and listens for acknowledgements, whether or not anything is recorded. */
+export class Transfers {
+  readonly sender: Sender
+  readonly loops: readonly Loop[]
+
+  constructor(options: TransfersOptions) {
+    const { secret, state, buffer, transport, health, onChange } = options
+    const folder = options.definition.id
+    const acknowledgements = new AcknowledgementReader({
+      folder,
+      secret,
+      state,
+      transport,
+      onApplied: async () => {
+        await buffer.release(state.position.appliedEpoch)
+        onChange()
+      },
+      onReceived: async (epoch) => {
+        await buffer.release(epoch)
+        onChange()
+      },
+      onReport: (farState, reason) => health.noteFarSide(farState, reason),
+      onWanted: (places) => this.sender.again(places),
+      onLink: (error) => health.noteReading(error),
+      onBadSeal: (error) => health.noteBadSeal(error),
+    })
+    this.sender = new Sender({
+      folder,
+      state,
+      buffer,
+      transport,
+      paused: options.paused,
+      onLink: (error) => health.noteSending(error),
+      onSent: () => acknowledgements.expect(),
+    })
+    this.loops = [this.sender, acknowledgements]
+  }
+}
+
+/** Loops that end together. One in which an invariant broke ends the others; hosts go on. */
+export class LoopGroup {
+  readonly stop = new AbortController()
+  /** All have ended; never rejects. */
+  readonly ended: Promise<void>
+
+  constructor(loops: readonly Loop[], onFailure: (error: unknown) => void) {
+    this.ended = Promise.all(loops.map((loop) => this.#guard(loop, onFailure))).then(() => undefined)
+  }
+
+  async #guard(loop: Loop, onFailure: (error: unknown) => void): Promise<void> {
+    try {
+      await loop.run(this.stop.signal)
+    } catch (error) {
+      const first = !this.stop.signal.aborted
+      this.stop.abort()
+      if (first) onFailure(error)
+    }
+  }
+}

@@ -1,0 +1,177 @@
+/**
+ * The journal is lost, in part or wholly. The machine loses power, as far as the source can tell: another boot id, and a journal whose end never reached the disk
+ * while the volume holds what was written after it.
+ */
+import { execFileSync } from 'node:child_process'
+import { closeSync, openSync, rmSync, writeFileSync, writeSync } from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import type { InboundView } from '../../src/api/agent-operations.js'
+import { MiB } from '../../src/block/units.js'
+import { LmdbStore } from '../../src/daemon/lmdb-store.js'
+import { Agent, delay, flush, mirror, pair } from '../fixtures/agent.js'
+import { scratchFolder } from '../fixtures/paths.js'
+import { difference, farPath, md5Direct, type Sites } from '../fixtures/sites.js'
+import { startStamp } from '../fixtures/stamp.js'
+
+const name = 'lost-journal'
+const regionBytes = 256 * 1024
+const folder = scratchFolder(t, 'lost-journal')
+const config = join(folder, 'source.yaml')
+writeFileSync(config, 'journal:\n  segment: 8MiB\nbuffer:\n  limit: 4MiB\nregions:\n  size: 256KiB\n')
+const source = await Agent.start(t, folder, 'source', ['--config', config])
+const destination = await Agent.start(t, folder, 'destination')
+const sites: Sites = { folder, source, destination }
+await pair(source, destination, { via: 'https' })
+
+const { device } = await source.volume(folder, name, '144MiB')
+// Stamps live in the first 72 MiB; a copy of everything would send what lies behind them, too.
+const random = ['if=/dev/urandom', `of=${device}`, 'bs=1M', 'seek=76', 'count=68', 'oflag=direct', 'status=none']
+execFileSync('dd', random)
+await mirror(source, name, [name])
+
+const load = { threads: 3, sizes: '512-131072', rate: 600, seconds: 600, blocks: (72 * MiB) / 4096, fsyncEvery: 50 }
+
+interface Position {
+  readonly cutLsn: string
+  /** The last epoch before the catch-up. */
+  readonly stateEpoch: number
+}
+
+interface Journal {
+  readonly journalId: string
+  readonly segmentBytes: number
+  readonly checkpointLsn: string
+}
+
+const streamFolder = () => join(source.state, 'buffer', `${name}-${streamId.slice(0, 8)}`)
+
+/** Write over the 64 bytes of the journal that begin at this LSN. */
+function overwrite(lsn: number, { segmentBytes }: Journal, bytes: Buffer): void {
+  const base = lsn - (lsn % segmentBytes)
+  const file = openSync(join(streamFolder(), 'journal', `${base.toString(16).padStart(16, '0')}.seg`), 'r+')
+  writeSync(file, bytes, 0, bytes.length, lsn === base ? 4096 : lsn - base)
+  closeSync(file)
+}
+
+/** The first record behind the checkpoint is garbage, and the machine was not restarted. */
+async function damageJournal(): Promise<number> {
+  const store = new LmdbStore(join(source.state, 'state.lmdb'))
+  const journal = store.get<Journal>(`journal/${name}`)!
+  const { stateEpoch } = store.get<Position>(`position/${name}`)!
+  await store.close()
+  overwrite(Number(journal.checkpointLsn), journal, Buffer.alloc(64, 0xa5))
+  return stateEpoch
+}
+
+/** Everything behind the last epoch is torn off the journal, and the machine has another boot id. */
+async function losePower(): Promise<number> {
+  const store = new LmdbStore(join(source.state, 'state.lmdb'))
+  const journal = store.get<Journal>(`journal/${name}`)!
+  const { cutLsn, stateEpoch } = store.get<Position>(`position/${name}`)!
+  await store.put({ [`journal/${name}`]: { ...journal, bootId: 'of another start of the machine' } })
+  await store.close()
+  overwrite(Math.max(Number(cutLsn), Number(journal.checkpointLsn)), journal, Buffer.alloc(64))
+  return stateEpoch
+}
+
+let sentBefore = 0
+const { id: streamId } = await source.streamStatus(name)
+
+/** By epoch that was applied: what a reader of the far image has seen. */
+type Seen = Map<number, Set<string>>
+
+async function look(image: string, seen: Seen): Promise<void> {
+  const before = await destination.inbound(name)
+  const digest = await md5Direct(image)
+  const after = await destination.inbound(name)
+  if (before.state !== 'consistent' || after.state !== 'consistent') return
+  const { appliedEpoch } = before
+  if (appliedEpoch === after.appliedEpoch) seen.set(appliedEpoch, (seen.get(appliedEpoch) ?? new Set()).add(digest))
+}
+
+/** Look again and again until the stream is caught up. */
+async function watch(image: string, seen: Seen): Promise<void> {
+  for (;;) {
+    await look(image, seen)
+    const status = await source.streamStatus(name).catch(() => undefined)
+    if (status?.state === 'replicating' && status.waitingBytes === 0) return
+    await delay(300)
+  }
+}
+
+const losses = [
+  { what: 'a power cut with the journal open', lose: losePower, reason: /restarted/ },
+  { what: 'a power cut, and a kill while it catches up', lose: losePower, reason: /restarted/, killed: true },
+  { what: 'a damaged journal', lose: damageJournal, reason: /JOURNAL_DAMAGED/ },
+]
+
+sentBefore = (await source.streamStatus(name)).counters.sentBytes
+for (const [at, { what, lose, reason, killed }] of losses.entries()) {
+  t.test(`${what}: the active regions are caught up`, async (t) => {
+    const { device } = await source.cli<{ device: string }>('volume', 'show', name)
+    const log = join(folder, `stamps-${at}.log`)
+    const writer = startStamp(device, log, { ...load, seed: 5 + at })
+    await delay(3000)
+    // Zeros have to be caught up as well as data.
+    execFileSync('blkdiscard', ['--offset', String((76 + at) * MiB), '--length', String(MiB), device])
+    await source.kill()
+    t.not((await writer.stop()).errno, 0, 'the device is gone')
+    const image = await farPath(sites, name)
+    const seen: Seen = new Map()
+    await look(image, seen)
+    const lastState = await lose()
+    await source.start()
+    const begun = await source.streamStatus(name)
+    t.match(begun, { generation: 1 }, 'no new generation')
+    t.match(begun.catchUp?.reason ?? begun.reason, reason)
+    const total = begun.catchUp?.totalBytes ?? 0
+    t.ok(total > 0 && total <= 80 * MiB, `${total} bytes are active, of ${144 * MiB}`)
+    t.equal(total % regionBytes, 0)
+    if (killed) {
+      const arrived = ({ state, appliedEpoch, waitingFiles }: InboundView) =>
+        state === 'consistent' && appliedEpoch === lastState && waitingFiles > 0
+      await destination.until(() => destination.inbound(name), arrived)
+      await source.kill()
+      await look(image, seen)
+      await delay(1000)
+      t.ok(arrived(await destination.inbound(name)), 'what has arrived of it waits for the rest')
+      await look(image, seen)
+      await source.start()
+      t.not((await source.streamStatus(name)).catchUp, null, 'it was killed in the middle, and goes on')
+    }
+    await watch(image, seen)
+    await flush(source, name)
+    const now = await source.cli<{ device: string }>('volume', 'show', name)
+    t.equal(await difference(now.device, image), '', 'both sides are equal')
+    await look(image, seen)
+    for (const [epoch, digests] of seen)
+      t.equal(digests.size, 1, `epoch ${epoch} is one state, whenever it is looked at`)
+    t.ok([...seen.keys()].some((epoch) => epoch > lastState))
+    const status = await source.streamStatus(name)
+    t.match(status, { state: 'replicating', generation: 1, catchUp: null })
+    const sent = status.counters.sentBytes - sentBefore
+    t.comment(`${total} bytes of active regions, ${sent} bytes sent, ${seen.size} states seen`)
+    t.ok(sent < 64 * MiB, 'what lies behind the active regions is not sent')
+    sentBefore = status.counters.sentBytes
+  })
+}
+
+t.test(
+  'a record that is lost costs nothing while the journal holds, and an initialisation when it does not',
+  async (t) => {
+    await source.kill()
+    rmSync(join(streamFolder(), 'regions'))
+    await source.start()
+    const { device } = await source.cli<{ device: string }>('volume', 'show', name)
+    execFileSync('dd', ['if=/dev/urandom', `of=${device}`, 'bs=1M', 'count=1', 'oflag=direct', 'status=none'])
+    await flush(source, name)
+    t.match(await source.streamStatus(name), { state: 'replicating', generation: 1 })
+    t.equal(await difference(device, await farPath(sites, name)), '')
+    await source.kill()
+    rmSync(join(streamFolder(), 'regions'))
+    await losePower()
+    await source.start()
+    t.match(await source.streamStatus(name), { state: 'diverged', reason: /record of their regions is lost/ })
+  },
+)

@@ -1,0 +1,108 @@
+/** An outage that no buffer is large enough for: writes are mapped, and caught up as one step. */
+import { execFileSync } from 'node:child_process'
+import { mkdirSync, renameSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import { MiB } from '../../src/block/units.js'
+import { Agent, delay, flush, mirror, pair } from '../fixtures/agent.js'
+import { scratchFolder } from '../fixtures/paths.js'
+import { difference, farPath, type Sites } from '../fixtures/sites.js'
+import { stampVerify, startStamp } from '../fixtures/stamp.js'
+
+const name = 'mapped'
+const folder = scratchFolder(t, 'mapping')
+const between = join(folder, 'between')
+const away = join(folder, 'away')
+mkdirSync(between)
+const config = join(folder, 'source.yaml')
+writeFileSync(config, 'journal:\n  segment: 4MiB\n  limit: 16MiB\nbuffer:\n  limit: 4MiB\nregions:\n  size: 256KiB\n')
+const source = await Agent.start(t, folder, 'source', ['--config', config])
+const destination = await Agent.start(t, folder, 'destination')
+const sites: Sites = { folder, source, destination }
+await pair(source, destination, { via: 'folder', folder: between })
+
+const made = await source.volume(folder, name, '96MiB')
+// A copy of everything would send this, too.
+const other = await source.volume(folder, 'mapped-not', '96MiB')
+execFileSync('dd', ['if=/dev/urandom', `of=${other.device}`, 'bs=1M', 'oflag=direct', 'status=none', 'count=96'])
+await mirror(source, name, [name, 'mapped-not'])
+const log = join(folder, 'stamps.log')
+const load = { threads: 3, sizes: '512-131072', rate: 400, seconds: 600, blocks: (90 * MiB) / 4096, fsyncEvery: 50 }
+let device = made.device
+let sentBefore = 0
+let writer = startStamp(device, log, { ...load, seed: 8 })
+
+const status = () => source.streamStatus(name)
+const deviceNow = async () => (await source.cli<{ device: string }>('volume', 'show', name)).device
+
+async function killAndStart(): Promise<void> {
+  await source.kill()
+  t.not((await writer.stop()).errno, 0, 'the device is gone with the agent')
+  await source.start()
+  device = await deviceNow()
+}
+
+t.test(
+  'while the destination cannot be reached and all buffers are full, hosts write on and regions are mapped',
+  async (t) => {
+    await delay(500)
+    renameSync(between, away)
+    const mapped = await source.until(status, ({ state }) => state === 'mapping', 60_000)
+    t.match(mapped, { generation: 1, reason: /to catch up/ })
+    await delay(2000)
+    const later = await status()
+    t.ok(later.catchUp!.totalBytes >= mapped.catchUp!.totalBytes && later.catchUp!.totalBytes <= 96 * MiB)
+    const flushed = await source.run('stream', 'flush', name)
+    t.equal(flushed.errorCode, 'STREAM_MAPPING')
+    sentBefore = later.counters.sentBytes
+  },
+)
+
+t.test('the map outlives the agent', async (t) => {
+  const before = await status()
+  await killAndStart()
+  t.match(await status(), { state: 'mapping', generation: 1 })
+  t.ok((await status()).catchUp!.totalBytes >= before.catchUp!.totalBytes)
+  const verdict = stampVerify(device, log, { requireAll: true })
+  t.ok(verdict.ok, `no acknowledged write is lost at the source: ${JSON.stringify(verdict)}`)
+  writer = startStamp(device, log, { ...load, seed: 8, append: true })
+  await delay(1000)
+})
+
+t.test('when it can be reached again all of it appears there at once, also after a kill in the middle', async (t) => {
+  const image = await farPath(sites, name, name)
+  renameSync(away, between)
+  const begun = await source.until(
+    status,
+    ({ catchUp, state }) => state !== 'mapping' && catchUp!.doneBytes > 0,
+    60_000,
+  )
+  t.comment(`${begun.state}: ${begun.reason}`)
+  await killAndStart()
+  writer = startStamp(device, log, { ...load, seed: 8, append: true })
+  let looks = 0
+  for (;;) {
+    const before = await destination.inbound(name)
+    const verdict = stampVerify(image, log)
+    const after = await destination.inbound(name)
+    const still = before.state === 'consistent' && after.state === 'consistent'
+    if (still && before.appliedEpoch === after.appliedEpoch) {
+      looks += 1
+      t.ok(verdict.ok, `epoch ${before.appliedEpoch} is a moment of the source: ${JSON.stringify(verdict)}`)
+    }
+    const { state, catchUp } = await status()
+    if (state === 'replicating' && catchUp === null) break
+    await delay(400)
+  }
+  await delay(500)
+  t.equal((await writer.stop()).errno, 0, 'hosts have seen no error')
+  await flush(source, name)
+  t.equal(await difference(device, image), '', 'both sides are equal')
+  t.match(stampVerify(image, log, { requireAll: true }), { ok: true })
+  const end = await status()
+  t.match(end, { state: 'replicating', generation: 1 })
+  const sent = end.counters.sentBytes - sentBefore
+  t.equal(await difference(other.path, await farPath(sites, name, 'mapped-not')), '')
+  t.ok(sent < 96 * MiB, 'what was not written is not sent')
+  t.comment(`${begun.catchUp?.totalBytes} bytes of regions, ${sent} bytes sent, ${looks} looks at the far side`)
+})
