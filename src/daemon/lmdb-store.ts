@@ -1,17 +1,24 @@
 import { existsSync, rmSync, writeFileSync } from 'node:fs'
 import { open, type RootDatabase } from 'lmdb'
 import type { StateStore } from '../block/state-store.js'
+import { StorageError } from '../block/storage-error.js'
 import { MiB } from '../block/units.js'
 
 /** Given up when the disk is full: a stream that lost its journal must be recorded before hosts may go on. */
 const reserveBytes = 4 * MiB
 
-/** The agent's own state: an LMDB database whose commits are synced, with room for the facts that a full disk makes. */
+/**
+ * The agent's own state: an LMDB database whose commits are synced, with room for the facts that a full disk makes.
+ *
+ * What put() and remove() throw is a StorageError STATE_UNAVAILABLE, to be tried again later; nothing has changed then.
+ */
 export class LmdbStore implements StateStore {
+  readonly #directory: string
   readonly #reserve: string
   readonly #database: RootDatabase<unknown, string>
 
   constructor(directory: string) {
+    this.#directory = directory
     this.#reserve = `${directory}.reserve`
     keepReserve(this.#reserve)
     this.#database = open<unknown, string>({
@@ -33,14 +40,14 @@ export class LmdbStore implements StateStore {
     try {
       await this.#database.transaction(change)
     } catch (error) {
-      if (!existsSync(this.#reserve)) throw error
+      if (!existsSync(this.#reserve)) throw this.#unavailable(error)
       rmSync(this.#reserve)
-      await this.#database.transaction(change)
+      await this.#transaction(change)
     }
   }
 
   async remove(keys: readonly string[]): Promise<void> {
-    await this.#database.transaction(() => {
+    await this.#transaction(() => {
       for (const key of keys) this.#database.removeSync(key)
     })
   }
@@ -52,6 +59,24 @@ export class LmdbStore implements StateStore {
 
   close(): Promise<void> {
     return this.#database.close()
+  }
+
+  async #transaction(change: () => void): Promise<void> {
+    try {
+      await this.#database.transaction(change)
+    } catch (error) {
+      throw this.#unavailable(error)
+    }
+  }
+
+  #unavailable(cause: unknown): StorageError {
+    return new StorageError('STATE_UNAVAILABLE', {
+      op: 'record',
+      object: this.#directory,
+      cause,
+      retry: 'later',
+      hint: 'Free space on the file system of the state directory, and check it; this is tried again.',
+    })
   }
 }
 

@@ -1,5 +1,6 @@
 import { Exclusive } from '../block/exclusive.js'
 import { Pause } from '../block/pause.js'
+import { StorageError } from '../block/storage-error.js'
 import { lsn } from '../block/units.js'
 import type { StreamJournal } from '../journal/stream-journal.js'
 import type { RecordedVolumes } from './recorded-volumes.js'
@@ -28,7 +29,7 @@ export class Checkpoints {
     const pause = new Pause()
     while (!signal.aborted) {
       await pause.wait(checkpointMs, signal)
-      if (!signal.aborted) await this.#take()
+      if (!signal.aborted) await this.#take().catch(unlessUnrecorded)
     }
   }
 
@@ -54,4 +55,9 @@ export class Checkpoints {
       return this.#journal.trim(lsn(BigInt(this.#state.position.cutLsn)))
     })
   }
+}
+
+/** A checkpoint that could not be recorded is taken again later; the journal is kept from the one before on. */
+function unlessUnrecorded(error: unknown): void {
+  if (!(error instanceof StorageError) || error.code !== 'STATE_UNAVAILABLE') throw error
 }
