@@ -18,6 +18,7 @@ export class LmdbStore implements StateStore {
   readonly #database: RootDatabase<unknown, string>
 
   constructor(directory: string) {
+    surviveFullDisk()
     this.#directory = directory
     this.#reserve = `${directory}.reserve`
     keepReserve(this.#reserve)
@@ -40,6 +41,7 @@ export class LmdbStore implements StateStore {
     try {
       await this.#database.transaction(change)
     } catch (error) {
+      noteFailedCommit(error)
       if (!existsSync(this.#reserve)) throw this.#unavailable(error)
       rmSync(this.#reserve)
       await this.#transaction(change)
@@ -65,6 +67,7 @@ export class LmdbStore implements StateStore {
     try {
       await this.#database.transaction(change)
     } catch (error) {
+      noteFailedCommit(error)
       throw this.#unavailable(error)
     }
   }
@@ -78,6 +81,40 @@ export class LmdbStore implements StateStore {
       hint: 'Free space on the file system of the state directory, and check it; this is tried again.',
     })
   }
+}
+
+/** ENOSPC and EDQUOT, as the library numbers them. */
+const fullCodes: readonly unknown[] = [28, 122]
+/** Promises of the library that tell why a commit failed. */
+const commitErrors = new WeakSet<object>()
+let surviving = false
+
+/**
+ * When a commit fails the library rejects promises that it has given to nobody, besides the one that its caller waits
+ * for. A full disk must not end the agent for that. Any other failure does: the library may answer nothing more then,
+ * and a new agent goes on from what is on the disk.
+ */
+function surviveFullDisk(): void {
+  if (surviving) return
+  surviving = true
+  process.on('unhandledRejection', (reason, promise) => {
+    if (!noteFailedCommit(reason) && !commitErrors.has(promise)) throw reason
+  })
+}
+
+/** @returns whether that is what it is */
+function noteFailedCommit(error: unknown): boolean {
+  if (typeof error !== 'object' || error === null || !('commitError' in error)) return false
+  const { commitError } = error
+  if (!(commitError instanceof Promise) || commitErrors.has(commitError)) return true
+  commitErrors.add(commitError)
+  commitError.catch((cause: { code?: unknown }) => {
+    if (fullCodes.includes(cause?.code)) return
+    setImmediate(() => {
+      throw cause
+    })
+  })
+  return true
 }
 
 /** Real blocks, not a hole. Without room for it there is none; the next start tries again. */
