@@ -161,7 +161,9 @@ class Simulation {
   #lookForLost(): void {
     const { appliedEpoch, sentEpoch } = this.#near.position
     if (sentEpoch <= appliedEpoch) return
-    for (const part of this.#near.parts(appliedEpoch + 1)) if (!this.#files.includes(part)) this.#files.push(part)
+    for (const epoch of new Set([appliedEpoch + 1, sentEpoch])) {
+      for (const part of this.#near.parts(epoch)) if (!this.#files.includes(part)) this.#files.push(part)
+    }
   }
 
   #judge(): void {
