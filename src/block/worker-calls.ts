@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { type ChildProcess, fork } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
-import { type RetryClass, StorageError } from './storage-error.js'
+import { errnoOf, type RetryClass, StorageError } from './storage-error.js'
 
 interface Request {
   readonly id: number
@@ -14,6 +14,8 @@ type Reply = { readonly id: number; readonly value: unknown } | { readonly id: n
 interface PlainError {
   readonly message: string
   readonly stack: string | undefined
+  /** The name (`EIO`) when it came from the file system. */
+  readonly errno: string | undefined
   readonly storage: { code: string; op: string; object: string; hint: string; retry: RetryClass } | null
 }
 
@@ -127,8 +129,8 @@ export function serveCalls(methods: Record<string, (argument: never) => unknown>
 function flatten(error: unknown): PlainError {
   const storage = error instanceof StorageError ? error.toJSON() : null
   return error instanceof Error
-    ? { message: error.message, stack: error.stack, storage }
-    : { message: String(error), stack: undefined, storage }
+    ? { message: error.message, stack: error.stack, errno: errnoOf(error), storage }
+    : { message: String(error), stack: undefined, errno: undefined, storage }
 }
 
 function revive(plain: PlainError): Error {
@@ -137,6 +139,7 @@ function revive(plain: PlainError): Error {
     return Object.assign(new StorageError(code, detail), { message: plain.message })
   }
   const error = new Error(plain.message)
+  if (plain.errno !== undefined) Object.assign(error, { code: plain.errno })
   if (plain.stack !== undefined) error.stack = plain.stack
   return error
 }

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { constants } from 'node:fs'
 import { lstat, open, rename, rm } from 'node:fs/promises'
 import path from 'node:path'
+import { errnoOf } from '../block/storage-error.js'
 import { ACKNOWLEDGEMENT_NAME, type Acknowledgement, sealAcknowledgement } from '../replication-file/acknowledgement.js'
 import { TEMPORARY_SUFFIX } from '../transport/transport.js'
 
@@ -26,8 +27,19 @@ export async function writeAcknowledgement(
     } finally {
       await handle.close()
     }
-    await rename(temporary, path.join(folder, ACKNOWLEDGEMENT_NAME))
+    await putInPlace(temporary, path.join(folder, ACKNOWLEDGEMENT_NAME))
   } finally {
     await rm(temporary, { force: true })
+  }
+}
+
+/** A folder that somebody made under this name is moved out of the way, to be named like any other foreign file. */
+async function putInPlace(temporary: string, place: string): Promise<void> {
+  try {
+    await rename(temporary, place)
+  } catch (error) {
+    if (errnoOf(error) !== 'EISDIR') throw error
+    await rename(place, `${place}-foreign-${randomBytes(6).toString('hex')}`)
+    await rename(temporary, place)
   }
 }

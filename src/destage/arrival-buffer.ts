@@ -1,7 +1,7 @@
 import { open, readdir, rename, rm } from 'node:fs/promises'
 import path from 'node:path'
 import { makeFolder, syncDirectory, writeDurably } from '../block/durable-file.js'
-import { errnoOf } from '../block/storage-error.js'
+import { errnoOf, StorageError } from '../block/storage-error.js'
 import { parsePartFileName } from '../replication-file/part-file-name.js'
 import { readArrival } from './arrival-file.js'
 
@@ -22,10 +22,12 @@ export class ArrivalBuffer {
     this.#refused = path.join(directory, 'refused')
   }
 
-  /** Names left by an earlier run. */
+  /** Names left by an earlier run. What a crash left half copied is removed. */
   async open(): Promise<string[]> {
     await makeFolder(this.#refused)
-    const names = (await readdir(await makeFolder(this.#held))).filter((name) => parsePartFileName(name)).sort()
+    const all = await readdir(await makeFolder(this.#held))
+    for (const name of all) if (name.endsWith('.tmp')) await this.remove(name)
+    const names = all.filter((name) => parsePartFileName(name)).sort()
     this.#unsettled = names.map((name) => this.file(name))
     return names
   }
@@ -34,7 +36,7 @@ export class ArrivalBuffer {
     return path.join(this.#held, name)
   }
 
-  /** Move a file here from a folder others may write to. @returns false when it is gone meanwhile */
+  /** Move a file here from a folder others may write to. @returns false when it is gone, or none any more, meanwhile */
   async take(from: string, name: string): Promise<boolean> {
     const to = this.file(name)
     try {
@@ -43,7 +45,9 @@ export class ArrivalBuffer {
       if (errnoOf(error) === 'ENOENT') return false
       if (errnoOf(error) !== 'EXDEV') throw error
       // Another file system: read once through no link, then forget the original.
-      await writeDurably(to, readArrival(from))
+      const bytes = readUnlessChanged(from)
+      if (!bytes) return false
+      await writeDurably(to, bytes)
       await rm(from, { force: true })
     }
     this.#unsettled.push(to)
@@ -55,15 +59,20 @@ export class ArrivalBuffer {
     const files = this.#unsettled
     if (files.length === 0) return
     this.#unsettled = []
-    for (const file of files) {
-      const handle = await open(file, 'r').catch(() => undefined)
-      try {
-        await handle?.sync()
-      } finally {
-        await handle?.close()
+    try {
+      for (const file of files) {
+        const handle = await open(file, 'r').catch(() => undefined)
+        try {
+          await handle?.sync()
+        } finally {
+          await handle?.close()
+        }
       }
+      await syncDirectory(this.#held)
+    } catch (error) {
+      this.#unsettled.push(...files)
+      throw error
     }
-    await syncDirectory(this.#held)
   }
 
   async remove(name: string): Promise<void> {
@@ -71,13 +80,23 @@ export class ArrivalBuffer {
   }
 
   /** Out of the way, kept for the administrator; the oldest of many are dropped. Returns where it lies. */
-  async setAside(name: string, nowMs = Date.now()): Promise<string> {
+  async setAside(file: string, name: string, nowMs = Date.now()): Promise<string> {
     const place = path.join(this.#refused, `${nowMs}-${name}`)
-    await rename(this.file(name), place)
+    await rename(file, place)
     const kept = (await readdir(this.#refused)).sort()
     for (const old of kept.slice(0, -setAsideLimit)) {
       await rm(path.join(this.#refused, old), { force: true, recursive: true })
     }
     return place
+  }
+}
+
+/** What was a file a moment ago may have been replaced since; the next look at the folder says by what. */
+function readUnlessChanged(file: string): Buffer | undefined {
+  try {
+    return readArrival(file)
+  } catch (error) {
+    if (error instanceof StorageError) return undefined
+    throw error
   }
 }

@@ -3,7 +3,7 @@ import { StorageError } from '../block/storage-error.js'
 import { epochNumber } from '../block/units.js'
 import { serveCalls } from '../block/worker-calls.js'
 import { type DecodedPart, decodePart } from '../replication-file/decode-part.js'
-import type { PartRecord } from '../replication-file/part.js'
+import type { PartPlace, PartRecord } from '../replication-file/part.js'
 import { Backing } from '../volume/backing.js'
 import { readArrival } from './arrival-file.js'
 import type { ApplyJob, ApplyResult, Declaration, VerifyJob, VerifyResult } from './destage-job.js'
@@ -73,9 +73,10 @@ function openChain(job: ApplyJob): DecodedPart[] {
   let previousTag: Buffer = Buffer.from(job.previousTag)
   job.epochs.forEach((files, index) => {
     files.forEach((file, part) => {
-      const decoded = take(file) ?? decodePart(readArrival(file), Buffer.from(job.secret), { name: file })
+      const place = { epoch: epochNumber(job.firstEpoch + index), part, partCount: files.length }
+      const decoded = take(file) ?? openAgain(file, job, place)
       const { header } = decoded
-      assert(header.epoch === epochNumber(job.firstEpoch + index) && header.part === part, `${file} is out of order`)
+      assert(header.epoch === place.epoch && header.part === part, `${file} is out of order`)
       assert(header.partCount === files.length && header.generation === job.generation, `${file} is out of place`)
       if (!header.previousTag.equals(previousTag)) throw forked(file)
       previousTag = decoded.tag
@@ -83,6 +84,31 @@ function openChain(job: ApplyJob): DecodedPart[] {
     })
   })
   return parts
+}
+
+/**
+ * A file that was whole when it arrived. Whoever still holds it open may have written to it since, or the disk gives back
+ * other bytes.
+ */
+function openAgain(file: string, job: ApplyJob, place: Pick<PartPlace, 'epoch' | 'part' | 'partCount'>): DecodedPart {
+  const expected = {
+    ...place,
+    pairingId: Buffer.from(job.pairingId),
+    streamId: Buffer.from(job.streamId),
+    generation: job.generation,
+  }
+  try {
+    return decodePart(readArrival(file), Buffer.from(job.secret), { name: file, expected })
+  } catch (cause) {
+    if (!(cause instanceof StorageError)) throw cause
+    throw new StorageError('ARRIVAL_CHANGED', {
+      op: 'destage',
+      object: file,
+      cause,
+      retry: 'after-arrival',
+      hint: 'It was whole when it arrived and is not any more. Check the disk of the inbound folder, and who may write to the inbox.',
+    })
+  }
 }
 
 function applyRecord(record: PartRecord, backings: ReadonlyMap<number, Backing>): number {

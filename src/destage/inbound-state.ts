@@ -64,9 +64,11 @@ export class InboundState {
     return this.#position
   }
 
+  /** Seen only when it is durable: files are removed on the strength of it. */
   async move(change: Partial<InboundPosition>): Promise<void> {
-    this.#position = { ...this.#position, ...change }
-    await this.#store.put({ [this.#key]: this.#position })
+    const next = { ...this.#position, ...change }
+    await this.#store.put({ [this.#key]: next })
+    this.#position = next
   }
 }
 

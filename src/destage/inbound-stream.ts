@@ -5,25 +5,20 @@ import type { StateStore } from '../block/state-store.js'
 import { StorageError } from '../block/storage-error.js'
 import type { WorkerCalls } from '../block/worker-calls.js'
 import { WANTED_LIMIT } from '../replication-file/acknowledgement.js'
-import { parsePartFileName, partFileName } from '../replication-file/part-file-name.js'
 import { writeAcknowledgement } from './acknowledgement-writer.js'
 import { applyEpochs } from './apply-epochs.js'
 import { ArrivalBuffer } from './arrival-buffer.js'
 import { checkDeclarations } from './declarations.js'
-import type { Declaration, VerifyJob, VerifyResult } from './destage-job.js'
 import { asStorageError } from './disk-fault.js'
 import type { Images } from './images.js'
 import { type InboundPosition, InboundState } from './inbound-state.js'
-import type { Inbox, InboxFile } from './inbox.js'
+import type { Inbox } from './inbox.js'
+import { Intake } from './intake.js'
 import { type BatchLimits, type HeldPart, planSequence, receivedUpTo } from './sequencer.js'
 
 /** A gap is told to the source after so long: files may still be on their way. */
 const gapGraceMs = 2_000
 const retryMs = 2_000
-/** Files taken from the inbox in one turn. */
-const intakeLimit = 32
-/** Epochs beyond the applied one that are taken in: what bounds memory. */
-const windowEpochs = 65_536
 
 export interface InboundStreamOptions {
   readonly pairingId: Buffer
@@ -41,7 +36,6 @@ export interface InboundStreamOptions {
   readonly onApplied?: (position: InboundPosition) => Promise<void>
 }
 
-type Held = HeldPart & { readonly declarations: readonly Declaration[] }
 type InboundStateName = 'initializing' | 'consistent' | 'applying' | 'stalled' | 'failed'
 
 /** The destination side of one stream: takes in what arrives, applies it in order, tells the source. */
@@ -50,10 +44,7 @@ export class InboundStream {
   readonly #options: InboundStreamOptions
   readonly #state: InboundState
   readonly #arrivals: ArrivalBuffer
-  readonly #held = new Map<string, Held>()
-  /** Damaged parts to be sent again, by place. */
-  readonly #refused = new Map<string, { readonly generation: number; readonly epoch: number; readonly part: number }>()
-  readonly #foreign = new Set<string>()
+  readonly #intake: Intake
   #missing: readonly { readonly epoch: number; readonly part: number }[] = []
   #gapSinceMs: number | null = null
   /** Held while images change. */
@@ -67,6 +58,12 @@ export class InboundStream {
     this.#options = options
     this.#state = new InboundState(options.store, options.pairingId.toString('hex'), options.streamId.toString('hex'))
     this.#arrivals = new ArrivalBuffer(options.directory)
+    this.#intake = new Intake({
+      ...options,
+      arrivals: this.#arrivals,
+      position: () => this.position,
+      say: (severity, code, text) => this.#say(severity, code, text),
+    })
   }
 
   get position(): InboundPosition {
@@ -74,7 +71,7 @@ export class InboundStream {
   }
 
   get waitingFiles(): number {
-    return this.#held.size
+    return this.#intake.held.size
   }
 
   status(): { state: InboundStateName; reason: string } {
@@ -82,6 +79,11 @@ export class InboundStream {
     if (this.#obstacle) {
       const state = this.#obstacle.retry === 'never' ? 'failed' : 'stalled'
       return { state, reason: `${this.#obstacle.code}: ${this.#obstacle.hint}` }
+    }
+    const newer = this.#intake.nextIsTooNew
+    if (newer) {
+      const reason = `FORMAT_TOO_NEW: epoch ${newer.epoch} was written by a newer agent; upgrade this one`
+      return { state: 'stalled', reason }
     }
     const first = this.#wanted()[0]
     if (first) {
@@ -113,11 +115,13 @@ export class InboundStream {
   }
 
   async run(signal: AbortSignal): Promise<void> {
-    await this.#reopen()
     this.#told = ''
+    let reopened = false
     while (!signal.aborted) {
       let busy = false
       try {
+        if (!reopened) await this.#intake.reopen()
+        reopened = true
         busy = await this.#turn()
         await this.#tell()
       } catch (error) {
@@ -127,25 +131,26 @@ export class InboundStream {
     }
   }
 
-  /** What was here before a stop or crash is looked at again, as if it had arrived now. */
-  async #reopen(): Promise<void> {
-    for (const name of await this.#arrivals.open()) await this.#admit(name)
-  }
-
   /** @returns whether there may be more to do at once */
   async #turn(): Promise<boolean> {
     await this.#openImages()
-    const taken = await this.#takeIn()
+    const taken = await this.#intake.take()
     const plan = planSequence(this.position, this.#candidates(), this.#limits)
-    for (const part of plan.obsolete) await this.#drop(part)
+    for (const part of plan.obsolete) await this.#intake.drop(part)
     this.#noteMissing(plan.missing)
     if (plan.apply.length === 0) return taken > 0
-    await this.#boundary.run(async () => {
-      if (plan.generation > this.position.generation) await this.#beginGeneration(plan.generation, plan.apply[0]!)
-      await this.#apply(plan.apply)
-    })
+    try {
+      await this.#boundary.run(async () => {
+        if (plan.generation > this.position.generation) await this.#beginGeneration(plan.generation, plan.apply[0]!)
+        await this.#apply(plan.apply)
+      })
+    } catch (error) {
+      if (!(error instanceof StorageError) || error.code !== 'ARRIVAL_CHANGED') throw error
+      await this.#intake.lookAgain(plan.apply.flat())
+      return false
+    }
     await this.#tell()
-    for (const part of plan.apply.flat()) await this.#drop(part)
+    for (const part of plan.apply.flat()) await this.#intake.drop(part)
     await this.#options.onApplied?.(this.position)
     return true
   }
@@ -161,7 +166,7 @@ export class InboundStream {
    */
   #candidates(): HeldPart[] {
     const { generation, appliedEpoch, intent } = this.position
-    const all = [...this.#held.values()]
+    const all = [...this.#intake.held.values()]
     if (intent <= appliedEpoch || this.#obstacle) return all
     const current = all.filter((part) => part.generation === generation)
     return planSequence(this.position, current, this.#limits).apply.length > 0 ? current : all
@@ -173,79 +178,9 @@ export class InboundStream {
     return this.#options.limits ?? { epochs: 16, rawBytes: 64 * 1024 * 1024 }
   }
 
-  async #takeIn(): Promise<number> {
-    const { inbox } = this.#options
-    const files = await inbox.files(this.position.streamId)
-    let taken = 0
-    for (const file of files) {
-      if (taken >= intakeLimit) break
-      if (this.#isForeign(file)) continue
-      const place = parsePartFileName(file.name)!
-      const { generation, appliedEpoch } = this.position
-      if (place.generation < generation || (place.generation === generation && place.epoch <= appliedEpoch)) {
-        await inbox.remove(file)
-      } else if (place.generation > generation || place.epoch <= appliedEpoch + windowEpochs) {
-        if (await this.#arrivals.take(file.path, file.name)) await this.#admit(file.name)
-        taken += 1
-      }
-    }
-    return taken
-  }
-
-  #isForeign(file: InboxFile): boolean {
-    const why = parsePartFileName(file.name) ? file.fault : 'its name is not that of a replication file'
-    if (why === undefined) return false
-    if (this.#foreign.size < 1000 && !this.#foreign.has(file.name)) {
-      this.#foreign.add(file.name)
-      this.#say('warning', 'FOREIGN_FILE', `${JSON.stringify(file.path)} is left alone: ${why}`)
-    }
-    return true
-  }
-
-  /** A file of the arrival buffer: held when its seal is whole, set aside and asked for again when not. */
-  async #admit(name: string): Promise<void> {
-    const { worker, secret, pairingId, streamId } = this.#options
-    const file = this.#arrivals.file(name)
-    try {
-      const found = await worker.call<VerifyResult>('verify', { file, secret, pairingId, streamId } satisfies VerifyJob)
-      await this.#hold(name, found)
-    } catch (error) {
-      if (!(error instanceof StorageError) || error.retry === 'later') throw error
-      if (error.code === 'NOT_FOUND') return
-      const place = await this.#arrivals.setAside(name)
-      this.#say(
-        'error',
-        'FILE_REFUSED',
-        `${error.message}. It is set aside as ${place} and asked for again. ${error.hint}`,
-      )
-      const claimed = parsePartFileName(name)
-      if (claimed && claimed.generation >= this.position.generation && this.#refused.size < WANTED_LIMIT) {
-        const { generation, epoch, part } = claimed
-        this.#refused.set(placeKey(generation, epoch, part), { generation, epoch, part })
-      }
-    }
-  }
-
-  /** What counts is the place under the seal, whatever the file was called. */
-  async #hold(name: string, found: VerifyResult): Promise<void> {
-    const proper = partFileName({ ...found, epoch: found.epoch as Parameters<typeof partFileName>[0]['epoch'] })
-    if (proper !== name) {
-      await this.#options.worker.call('forget', this.#arrivals.file(name))
-      await this.#arrivals.take(this.#arrivals.file(name), proper)
-    }
-    this.#held.set(proper, { ...found, name: proper })
-    this.#refused.delete(placeKey(found.generation, found.epoch, found.part))
-  }
-
-  async #drop(part: HeldPart): Promise<void> {
-    this.#held.delete(part.name)
-    await this.#options.worker.call('forget', this.#arrivals.file(part.name))
-    await this.#arrivals.remove(part.name)
-  }
-
   /** The images of the generation before stay as they are until this one is consistent. */
   async #beginGeneration(generation: number, first: readonly HeldPart[]): Promise<void> {
-    const declared = first.flatMap(({ name }) => this.#held.get(name)?.declarations ?? [])
+    const declared = first.flatMap(({ name }) => this.#intake.held.get(name)?.declarations ?? [])
     const stream = declared[0]?.stream ?? this.position.streamId
     const { volumes: before } = this.position
     const volumes = await this.#options.images.begin({ stream, volumes: checkDeclarations(declared), before })
@@ -260,7 +195,7 @@ export class InboundStream {
       volumes,
     })
     await this.#openImages()
-    this.#refused.clear()
+    this.#intake.forgetPassed()
     this.#say('info', 'GENERATION_BEGUN', `generation ${generation}: ${volumes.map(({ name }) => name).join(', ')}`)
   }
 
@@ -318,6 +253,7 @@ export class InboundStream {
     } finally {
       this.#applying = false
     }
+    this.#intake.forgetPassed()
     this.#noteOver()
   }
 
@@ -330,11 +266,11 @@ export class InboundStream {
   /** Asked for again: what was refused at once, what is missing after a while. */
   #wanted(): { epoch: number; part: number }[] {
     const gap = this.#gapSinceMs !== null && performance.now() - this.#gapSinceMs > gapGraceMs
-    const generation = this.#generation
+    const { generation } = this.#intake
     const applied = generation === this.position.generation ? this.position.appliedEpoch : 0
-    const places = [...this.#refused.values()].filter((place) => place.generation === generation)
-    const known = new Set(places.map(({ epoch, part }) => placeKey(generation, epoch, part)))
-    const missing = gap ? this.#missing.filter(({ epoch, part }) => !known.has(placeKey(generation, epoch, part))) : []
+    const places = this.#intake.refused(generation)
+    const known = new Set(places.map(({ epoch, part }) => `${epoch}/${part}`))
+    const missing = gap ? this.#missing.filter(({ epoch, part }) => !known.has(`${epoch}/${part}`)) : []
     return [...places, ...missing]
       .filter(({ epoch }) => epoch > applied)
       .sort((a, b) => a.epoch - b.epoch || a.part - b.part)
@@ -342,15 +278,9 @@ export class InboundStream {
       .map(({ epoch, part }) => ({ epoch, part }))
   }
 
-  /** The newest one anything is known of: that is where the source is. */
-  get #generation(): number {
-    const known = [...this.#held.values(), ...this.#refused.values()]
-    return known.reduce((newest, { generation }) => Math.max(newest, generation), this.position.generation)
-  }
-
   /** What waits here for an epoch whose end is a state, durably: the source needs not keep it. */
   async #received(): Promise<number> {
-    const last = this.position.consistent ? receivedUpTo(this.position, this.#held.values()) : 0
+    const last = this.position.consistent ? receivedUpTo(this.position, this.#intake.held.values()) : 0
     if (last > this.position.appliedEpoch) await this.#arrivals.settle()
     return last
   }
@@ -358,7 +288,7 @@ export class InboundStream {
   /** Write an acknowledgement when there is something new to tell. */
   async #tell(): Promise<void> {
     const { sequence, streamId } = this.position
-    const generation = this.#generation
+    const { generation } = this.#intake
     if (generation === 0) return
     const begun = generation === this.position.generation
     const { appliedEpoch, appliedLsn } = begun ? this.position : { appliedEpoch: 0, appliedLsn: '0' }
@@ -390,8 +320,4 @@ export class InboundStream {
   #say(severity: 'info' | 'warning' | 'error', code: string, text: string): void {
     this.#options.report({ severity, code, object: this.position.stream, text })
   }
-}
-
-function placeKey(generation: number, epoch: number, part: number): string {
-  return `${generation}/${epoch}/${part}`
 }

@@ -4,18 +4,21 @@ import path from 'node:path'
 import { errnoOf } from '../block/storage-error.js'
 import { ACKNOWLEDGEMENT_NAME } from '../replication-file/acknowledgement.js'
 import { PART_FILE_LIMIT } from '../replication-file/limits.js'
+import { parsePartFileName } from '../replication-file/part-file-name.js'
 import { TEST_FOLDER } from '../transport/remote-name.js'
 import { TEMPORARY_SUFFIX } from '../transport/transport.js'
 
-/** Names looked at in one folder in one turn, at the most: a flooded folder costs time, not memory. */
+/** Names kept of one folder in one turn, at the most: a flooded folder costs time, not memory. */
 const scanLimit = 100_000
+/** A fault of a file that is not there any more. */
+export const VANISHED = 'it vanished'
 const streamFolder = /^[0-9a-f]{32}$/
 
-export interface InboxFile {
-  readonly name: string
-  readonly path: string
-  /** Why it can be no replication file, or undefined. */
-  readonly fault: string | undefined
+export interface InboxNames {
+  /** Names that a part can have, in their order, which is the order they are applied in; the first of many. */
+  readonly parts: readonly string[]
+  /** Other names, as they come. */
+  readonly others: readonly string[]
 }
 
 /**
@@ -51,42 +54,46 @@ export class Inbox {
     return facts?.isDirectory() ? folder : undefined
   }
 
-  /** Complete files in name order, which is the order they are applied in. */
-  async files(streamId: string): Promise<InboxFile[]> {
+  /**
+   * What lies there, temporary files and the acknowledgement aside. However many foreign files there are, those that come
+   * next in the stream are among the parts.
+   */
+  async names(streamId: string): Promise<InboxNames> {
     const folder = await this.folder(streamId)
-    if (folder === undefined) return []
+    const parts: string[] = []
+    const others: string[] = []
+    if (folder === undefined) return { parts, others }
     this.#watch(folder, streamId)
-    const names: string[] = []
-    for await (const entry of await this.#entries(folder)) {
-      if (entry.name === ACKNOWLEDGEMENT_NAME || entry.name.endsWith(TEMPORARY_SUFFIX)) continue
-      names.push(entry.name)
-      if (names.length >= scanLimit) break
+    for await (const { name } of await this.#entries(folder)) {
+      if (name === ACKNOWLEDGEMENT_NAME || name.endsWith(TEMPORARY_SUFFIX)) continue
+      if (parsePartFileName(name)) parts.push(name)
+      else if (others.length < scanLimit) others.push(name)
+      if (parts.length >= 2 * scanLimit) keepFirst(parts)
     }
-    return Promise.all(names.sort().map((name) => this.#inspect(folder, name)))
+    keepFirst(parts)
+    return { parts, others }
   }
 
-  async remove(file: InboxFile): Promise<void> {
-    await rm(file.path, { force: true })
+  /** Why a file can be no part, whatever its name, or undefined. */
+  async fault(streamId: string, name: string): Promise<string | undefined> {
+    const facts = await lstat(this.file(streamId, name)).catch(() => undefined)
+    if (!facts) return VANISHED
+    if (!facts.isFile()) return 'it is not a regular file'
+    if (facts.nlink !== 1) return 'it has several names'
+    return facts.size > PART_FILE_LIMIT ? `${facts.size} bytes are more than a part has` : undefined
+  }
+
+  file(streamId: string, name: string): string {
+    return path.join(this.directory, streamId, name)
+  }
+
+  async remove(streamId: string, name: string): Promise<void> {
+    await rm(this.file(streamId, name), { force: true })
   }
 
   close(): void {
     for (const watcher of this.#watchers.values()) watcher.close()
     this.#watchers.clear()
-  }
-
-  async #inspect(folder: string, name: string): Promise<InboxFile> {
-    const file = path.join(folder, name)
-    const facts = await lstat(file).catch(() => undefined)
-    const fault = !facts
-      ? 'it vanished'
-      : !facts.isFile()
-        ? 'it is not a regular file'
-        : facts.nlink !== 1
-          ? 'it has several names'
-          : facts.size > PART_FILE_LIMIT
-            ? `${facts.size} bytes are more than a part has`
-            : undefined
-    return { name, path: file, fault }
   }
 
   async #entries(folder: string): Promise<AsyncIterable<{ name: string; isDirectory(): boolean }>> {
@@ -114,4 +121,10 @@ export class Inbox {
     this.#watchers.get(folder)?.close()
     this.#watchers.delete(folder)
   }
+}
+
+/** The first in name order, up to the limit. */
+function keepFirst(names: string[]): void {
+  names.sort()
+  if (names.length > scanLimit) names.length = scanLimit
 }

@@ -48,7 +48,7 @@ export class SegmentFile {
     if (!opened) {
       throw new StorageError('NOT_FOUND', { op: 'inspect', object: file, hint: 'Check the path.' })
     }
-    if (!opened.header) {
+    if (!opened.header || !isPossible(opened.header)) {
       closeSync(opened.fd)
       throw new StorageError('NOT_A_SEGMENT', {
         op: 'inspect',
@@ -119,6 +119,12 @@ export class SegmentFile {
   close(): void {
     closeSync(this.fd)
   }
+}
+
+/** Whoever writes a header can write its checksum: only of a segment that some journal could have. */
+function isPossible({ baseLsn, segmentBytes }: SegmentHeader): boolean {
+  const end = baseLsn + segmentBytes
+  return segmentBytes >= SEGMENT_HEADER_BYTES && end <= Number.MAX_SAFE_INTEGER && baseLsn % segmentBytes === 0n
 }
 
 function open(

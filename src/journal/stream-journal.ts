@@ -188,9 +188,11 @@ export class StreamJournal {
     if (complete) await this.#record({ checkpointLsn: reached.toString(), clean: true })
   }
 
+  /** Seen only when it is durable: segments are recycled on the strength of it. */
   async #record(change: Partial<JournalState>): Promise<void> {
-    this.#state = { ...this.#state, ...change }
-    await this.#options.state.put({ [stateKey(this.#options.stream)]: this.#state })
+    const next = { ...this.#state, ...change }
+    await this.#options.state.put({ [stateKey(this.#options.stream)]: next })
+    this.#state = next
   }
 }
 

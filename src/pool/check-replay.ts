@@ -1,4 +1,3 @@
-import { AssertionError } from 'node:assert/strict'
 import {
   type BlockIndex,
   blockIndex,
@@ -13,6 +12,7 @@ import { LayerLoader, type PageSource } from './layer-loader.js'
 import { type LogRing, readLog } from './log-reader.js'
 import { type LogRecord, sequenceAfter } from './log-record.js'
 import type { MetadataStore } from './metadata-store.js'
+import { isMisfit } from './recovery.js'
 import { PoolState } from './state.js'
 import type { UnitMap } from './unit-map.js'
 import { freeSlot, type UnitPage, usedSlots } from './unit-page.js'
@@ -147,7 +147,7 @@ async function applyOne(
     state.apply([record])
     return undefined
   } catch (error) {
-    if (!(error instanceof AssertionError) && !(error instanceof SyntaxError)) throw error
+    if (!isMisfit(error)) throw error
     return `record ${record.sequence} (${record.kind}) does not go with the pages (${error.message}): it and what follows is given up`
   }
 }

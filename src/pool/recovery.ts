@@ -35,27 +35,35 @@ export async function recoverPool(store: MetadataStore): Promise<Recovered> {
     admitDevice: (device) => store.admitDevice(device),
   })
   const touched = new Touched()
-  const { end } = await store.readLog((records) => touched.note(records, state))
+  const { end } = await store.readLog((records) => orDamaged(store, () => touched.note(records, state)))
   if (store.clean && end === store.logSequence) return { state, head: end, needed: false }
   await touched.load(state, new LayerLoader(state, store))
-  await store.readLog((records) => {
-    try {
-      state.apply(records)
-    } catch (cause) {
-      if (!(cause instanceof AssertionError)) throw cause
-      throw new StorageError('POOL_DAMAGED', {
-        op: 'pool recovery',
-        object: store.catalog.name,
-        cause,
-        hint: 'The log does not go with the pages. Run: tidemark pool check --repair',
-      })
-    }
-  })
+  await store.readLog((records) => orDamaged(store, () => state.apply(records)))
   state.maps.clear()
   state.contents.clear()
   const head = logSequence(end + store.geometry.head.logRecords)
   state.jump(head)
   return { state, head, needed: true }
+}
+
+/** A log whose records do not go with the pages, or say what no program writes, is damage. */
+function orDamaged(store: MetadataStore, step: () => void): void {
+  try {
+    step()
+  } catch (cause) {
+    if (!isMisfit(cause)) throw cause
+    throw new StorageError('POOL_DAMAGED', {
+      op: 'pool recovery',
+      object: store.catalog.name,
+      cause,
+      hint: 'The log does not go with the pages. Run: tidemark pool check --repair',
+    })
+  }
+}
+
+/** What a record does to a state that it does not fit: a broken invariant, a text that is no JSON or no operation. */
+export function isMisfit(error: unknown): error is Error {
+  return [AssertionError, SyntaxError, TypeError, RangeError].some((kind) => error instanceof kind)
 }
 
 /** What records change: the maps of these layers and the slots of these units are needed to apply them. */

@@ -111,16 +111,22 @@ export class AcknowledgementReader {
     return true
   }
 
-  /** A file that was sent and is neither applied nor there any more was lost on the way: send it again. */
+  /**
+   * A file that was sent and is neither applied nor there any more was lost on the way: send it again. Of the next epoch,
+   * and of the last one: where several appear at once the next may be there while one behind it is lost, and only a
+   * later one lets the destination see the gap.
+   */
   async #lookForLost(signal: AbortSignal): Promise<void> {
     const { state, transport, folder, onWanted } = this.#options
     this.#progressAtMs = Date.now()
-    const { appliedEpoch } = state.position
+    const { appliedEpoch, sentEpoch } = state.position
     // What was released has arrived.
-    const epoch = [...state.epochs.keys()].find((number) => number > appliedEpoch) ?? appliedEpoch + 1
+    const next = [...state.epochs.keys()].find((number) => number > appliedEpoch) ?? appliedEpoch + 1
     const there = new Set((await transport.list(folder, signal)).map(({ name }) => name))
-    const parts = state.epochs.get(epoch)?.parts ?? []
-    const lost = parts.flatMap(({ name }, part) => (there.has(name) ? [] : [{ epoch, part }]))
+    const lost = [...new Set([next, sentEpoch])].flatMap((epoch) => {
+      const parts = state.epochs.get(epoch)?.parts ?? []
+      return parts.flatMap(({ name }, part) => (there.has(name) ? [] : [{ epoch, part }]))
+    })
     if (lost.length > 0) onWanted(lost)
   }
 }

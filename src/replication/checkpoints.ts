@@ -1,5 +1,6 @@
 import { Exclusive } from '../block/exclusive.js'
 import { Pause } from '../block/pause.js'
+import { StorageError } from '../block/storage-error.js'
 import { lsn } from '../block/units.js'
 import type { StreamJournal } from '../journal/stream-journal.js'
 import type { RecordedVolumes } from './recorded-volumes.js'
@@ -33,7 +34,7 @@ export class Checkpoints {
     while (!signal.aborted) {
       await this.pause.wait(checkpointMs, signal)
       if (signal.aborted) return
-      await this.#take()
+      await this.#take().catch(unlessUnrecorded)
       await this.#tendRegions(signal)
     }
   }
@@ -66,4 +67,9 @@ export class Checkpoints {
       return this.#journal.trim(lsn(BigInt(this.#state.position.cutLsn)))
     })
   }
+}
+
+/** A checkpoint that could not be recorded is taken again later; the journal is kept from the one before on. */
+function unlessUnrecorded(error: unknown): void {
+  if (!(error instanceof StorageError) || error.code !== 'STATE_UNAVAILABLE') throw error
 }

@@ -76,15 +76,15 @@ export class EpochCutter {
     while (!signal.aborted) {
       const decision = this.#plan()
       this.#options.onBufferFull(decision === 'buffer-full')
-      if (decision === 'cut') await this.#tryCut(signal)
-      else if (decision === 'let-go') await this.#letGo()
+      if (decision === 'cut') await this.#attempt(() => this.#cut(signal), signal)
+      else if (decision === 'let-go') await this.#attempt(() => this.#letGo(), signal)
       else await this.#options.pause.wait(this.#openSinceMs === null ? idlePollMs : busyPollMs, signal)
     }
   }
 
-  async #tryCut(signal: AbortSignal): Promise<void> {
+  async #attempt(step: () => Promise<void>, signal: AbortSignal): Promise<void> {
     try {
-      await this.#cut(signal)
+      await step()
       this.#options.onTrouble(null)
     } catch (error) {
       if (!(error instanceof StorageError) || error.retry !== 'later') throw error

@@ -39,6 +39,8 @@ export class Sender {
   readonly pause = new Pause()
   readonly #options: SenderOptions
   #backoffMs = 0
+  /** Files that arrived, ever. */
+  #arrivals = 0
   /** Parts to send again, by name, before anything new. */
   readonly #again = new Map<string, PartFile>()
   readonly #sentAtMs = new Map<string, number>()
@@ -56,6 +58,7 @@ export class Sender {
         await this.pause.wait(1000, signal)
         continue
       }
+      const before = this.#arrivals
       try {
         await this.#send(batch, signal)
         this.#backoffMs = 0
@@ -64,6 +67,8 @@ export class Sender {
         if (signal.aborted) return
         if (!(error instanceof StorageError)) throw error
         this.#options.onLink(error)
+        // A link that comes and goes carries something each time: waiting longer would not make it better.
+        if (this.#arrivals > before) this.#backoffMs = 0
         this.#backoffMs = Math.min(Math.max(this.#backoffMs * 2, firstBackoffMs), lastBackoffMs)
         await new Pause().wait(this.#backoffMs, signal)
       }
@@ -132,6 +137,7 @@ export class Sender {
   }
 
   #noteSent(name: string): void {
+    this.#arrivals += 1
     if (!this.#again.delete(name)) this.#arrived.add(name)
     this.#sentAtMs.delete(name)
     this.#sentAtMs.set(name, Date.now())

@@ -1,12 +1,12 @@
 import { randomBytes } from 'node:crypto'
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { AgentEvent } from '../../src/block/event-log.js'
 import { epochNumber, lsn, volumeIndex } from '../../src/block/units.js'
 import { WorkerCalls } from '../../src/block/worker-calls.js'
 import { ImageFolder } from '../../src/destage/image-folder.js'
 import type { Images } from '../../src/destage/images.js'
-import { InboundStream } from '../../src/destage/inbound-stream.js'
+import { InboundStream, type InboundStreamOptions } from '../../src/destage/inbound-stream.js'
 import { Inbox } from '../../src/destage/inbox.js'
 import {
   ACKNOWLEDGEMENT_NAME,
@@ -14,7 +14,7 @@ import {
   openAcknowledgement,
 } from '../../src/replication-file/acknowledgement.js'
 import { encodePart } from '../../src/replication-file/encode-part.js'
-import type { PartRecord } from '../../src/replication-file/part.js'
+import type { PartHeader, PartRecord } from '../../src/replication-file/part.js'
 import { partFileName } from '../../src/replication-file/part-file-name.js'
 import { MemoryStore } from '../fixtures/memory-store.js'
 import { scratchFolder } from '../fixtures/paths.js'
@@ -46,6 +46,7 @@ export class InboundRig {
   /** Looks at every state that is shown. */
   onApplied: (() => void | Promise<void>) | undefined
   #inbox: Inbox | undefined
+  #delivered = 0
   #stop = new AbortController()
   #running: Promise<void> | undefined
 
@@ -61,7 +62,7 @@ export class InboundRig {
     })
   }
 
-  start(): void {
+  start(more: Pick<Partial<InboundStreamOptions>, 'limits' | 'secret'> = {}): void {
     this.#stop = new AbortController()
     const inbox = new Inbox(join(this.folder, 'inbox'), () => this.stream.pause.wake())
     this.#inbox = inbox
@@ -76,6 +77,7 @@ export class InboundRig {
       worker: this.worker,
       report: (event) => this.events.push(event),
       onApplied: async () => this.onApplied?.(),
+      ...more,
     })
     this.#running = this.stream.run(this.#stop.signal)
     // The reason of a broken run is told by whoever waits for it next.
@@ -93,12 +95,20 @@ export class InboundRig {
     number: number,
     previousTag: Buffer,
     fill: number,
-    more: { generation?: number; offset?: number; initializing?: boolean } = {},
+    more: {
+      generation?: number
+      offset?: number
+      initializing?: boolean
+      secret?: Buffer
+      header?: Partial<PartHeader>
+      payload?: Buffer
+    } = {},
   ): MadeEpoch {
     const generation = more.generation ?? 1
     const stamp = { volume: volumeIndex(0), lsn: lsn(BigInt(number * 4096)), timeNs: 1_700_000_000_000_000_000n }
+    const payload = more.payload ?? Buffer.alloc(4096, fill)
     const records: PartRecord[] = [
-      { ...stamp, kind: 'write', offset: more.offset ?? 0, lengthBytes: 4096, payload: Buffer.alloc(4096, fill) },
+      { ...stamp, kind: 'write', offset: more.offset ?? 0, lengthBytes: payload.length, payload },
     ]
     if (number === 1) {
       records.unshift({ kind: 'volume', volume: volumeIndex(0), stream: 'st', name: 'v', sizeBytes: volumeBytes })
@@ -116,8 +126,9 @@ export class InboundRig {
       firstTimeNs: stamp.timeNs,
       lastTimeNs: stamp.timeNs,
       initializing: more.initializing ?? false,
+      ...more.header,
     }
-    const { bytes, tag } = encodePart(header, records, this.secret)
+    const { bytes, tag } = encodePart(header, records, more.secret ?? this.secret)
     return { name: partFileName(header), bytes: Buffer.concat(bytes), tag }
   }
 
@@ -125,13 +136,41 @@ export class InboundRig {
   chain(count: number, generation = 1): MadeEpoch[] {
     const epochs: MadeEpoch[] = []
     for (let number = 1; number <= count; number++) {
-      epochs.push(this.epoch(number, epochs.at(-1)?.tag ?? Buffer.alloc(16), number, { generation }))
+      epochs.push(this.epoch(number, epochs.at(-1)?.tag ?? Buffer.alloc(16), number % 256, { generation }))
     }
     return epochs
   }
 
+  /** As a transport does: the name appears with the whole content. */
   deliver(name: string, bytes: Buffer): void {
-    writeFileSync(join(this.streamFolder, name), bytes)
+    const temporary = join(this.folder, `delivered-${this.#delivered++}`)
+    writeFileSync(temporary, bytes)
+    renameSync(temporary, join(this.streamFolder, name))
+  }
+
+  /**
+   * A source that sends again what the acknowledgements ask for, each place once in five seconds at the most, until an
+   * epoch is applied. Resolves to how many files it sent.
+   */
+  async sendAgainUntil(epoch: number, epochs: readonly MadeEpoch[], limitMs = 60_000): Promise<number> {
+    const sentAtMs = new Map<number, number>()
+    let sent = 0
+    await this.until(() => {
+      for (const { epoch: wanted } of this.acknowledgement()?.wanted ?? []) {
+        const made = epochs[wanted - 1]
+        if (!made || performance.now() - (sentAtMs.get(wanted) ?? Number.NEGATIVE_INFINITY) < 5000) continue
+        sentAtMs.set(wanted, performance.now())
+        this.deliver(made.name, made.bytes)
+        sent++
+      }
+      return this.stream.position.appliedEpoch >= epoch
+    }, limitMs)
+    return sent
+  }
+
+  /** Texts of the events with this code. */
+  told(code: string): string[] {
+    return this.events.filter((event) => event.code === code).map(({ text }) => text)
   }
 
   image(): Buffer {

@@ -1,0 +1,201 @@
+import path from 'node:path'
+import type { ReportEvent } from '../block/event-log.js'
+import { StorageError } from '../block/storage-error.js'
+import type { WorkerCalls } from '../block/worker-calls.js'
+import { parsePartFileName, partFileName } from '../replication-file/part-file-name.js'
+import type { ArrivalBuffer } from './arrival-buffer.js'
+import type { Declaration, VerifyJob, VerifyResult } from './destage-job.js'
+import { ForeignFiles } from './foreign-files.js'
+import type { InboundPosition } from './inbound-state.js'
+import { type Inbox, VANISHED } from './inbox.js'
+import { type PartPlace, RefusedParts } from './refused-parts.js'
+import type { HeldPart } from './sequencer.js'
+
+/** Files taken from the inbox in one turn. */
+const intakeLimit = 32
+/** Epochs beyond the applied one that are taken in: what bounds memory. */
+const windowEpochs = 65_536
+
+export type Held = HeldPart & { readonly declarations: readonly Declaration[] }
+
+export interface IntakeOptions {
+  readonly pairingId: Buffer
+  readonly streamId: Buffer
+  readonly secret: Buffer
+  readonly inbox: Inbox
+  readonly arrivals: ArrivalBuffer
+  readonly worker: WorkerCalls
+  readonly position: () => InboundPosition
+  readonly say: (severity: Parameters<ReportEvent>[0]['severity'], code: string, text: string) => void
+}
+
+/**
+ * What arrives of one stream: moved from the inbox to the arrival buffer, and held when its seal is whole. Whatever else
+ * lies in the inbox is named in one event, and nothing it claims is believed.
+ */
+export class Intake {
+  readonly #options: IntakeOptions
+  readonly #held = new Map<string, Held>()
+  readonly #refused = new RefusedParts()
+  readonly #foreign = new ForeignFiles()
+  /** Parts whose header says that a newer agent wrote them; nothing vouches for it. They are kept. */
+  readonly #tooNew = new Map<string, PartPlace>()
+
+  constructor(options: IntakeOptions) {
+    this.#options = options
+  }
+
+  /** Whole parts, not applied yet. */
+  get held(): ReadonlyMap<string, Held> {
+    return this.#held
+  }
+
+  /** Damaged parts of a generation: to be asked for again. */
+  refused(generation: number): PartPlace[] {
+    return this.#refused.of(generation)
+  }
+
+  /** The next part to apply is one that a newer agent wrote, or seems to be. */
+  get nextIsTooNew(): PartPlace | undefined {
+    const { generation: current } = this.#options.position()
+    const known = (place: PartPlace): boolean => current === 0 || place.generation === current
+    return [...this.#tooNew.values()].find((place) => known(place) && this.#isNext(place))
+  }
+
+  /**
+   * The newest generation of which a whole part is here, or that of the position: that is where the source is. A damaged
+   * file proves nothing, and the source does not listen to what is said of another generation than its own; so what it
+   * claims counts only before anything else is known. The source looks itself for what was lost of a new one.
+   */
+  get generation(): number {
+    const held = [...this.#held.values()]
+    const { generation: current } = this.#options.position()
+    const newest = held.reduce((newest, { generation }) => Math.max(newest, generation), current)
+    return newest > 0 ? newest : this.#refused.oldestGeneration
+  }
+
+  /** What was here before a stop or crash is looked at again, as if it had arrived now. */
+  async reopen(): Promise<void> {
+    for (const name of await this.#options.arrivals.open()) await this.#admit(name)
+  }
+
+  /** @returns how many files were taken from the inbox; there may be more */
+  async take(): Promise<number> {
+    const { inbox, arrivals, position } = this.#options
+    const { streamId, generation: current, appliedEpoch } = position()
+    const { parts, others } = await inbox.names(streamId)
+    for (const name of others) this.#leave(name, 'its name is not that of a replication file')
+    let taken = 0
+    for (const name of parts) {
+      if (taken >= intakeLimit) break
+      const place = parsePartFileName(name)!
+      const { generation, epoch } = place
+      if (generation === current && epoch > appliedEpoch + windowEpochs) continue
+      const fault = await inbox.fault(streamId, name)
+      if (fault !== undefined) await this.#putAway(name, place, fault)
+      else if (generation < current || (generation === current && epoch <= appliedEpoch)) {
+        await inbox.remove(streamId, name)
+      } else {
+        if (await arrivals.take(inbox.file(streamId, name), name)) await this.#admit(name)
+        taken += 1
+      }
+    }
+    this.#sayForeign(this.#foreign.flush(this.#folder))
+    return taken
+  }
+
+  /** Something held is not what it was: the sound ones are held again, the others set aside and asked for. */
+  async lookAgain(parts: readonly HeldPart[]): Promise<void> {
+    const { worker, arrivals } = this.#options
+    for (const { name } of parts) {
+      this.#held.delete(name)
+      await worker.call('forget', arrivals.file(name))
+      await this.#admit(name)
+    }
+  }
+
+  /** Nobody needs it any more. */
+  async drop(part: HeldPart): Promise<void> {
+    const { worker, arrivals } = this.#options
+    this.#held.delete(part.name)
+    await worker.call('forget', arrivals.file(part.name))
+    await arrivals.remove(part.name)
+  }
+
+  /** Claims about epochs that are applied count no more. */
+  forgetPassed(): void {
+    const { generation, appliedEpoch } = this.#options.position()
+    this.#refused.forget(generation, appliedEpoch)
+    for (const [name, place] of this.#tooNew) {
+      const passed = place.generation === generation ? place.epoch <= appliedEpoch : place.generation < generation
+      if (passed) this.#tooNew.delete(name)
+    }
+  }
+
+  get #folder(): string {
+    return path.join(this.#options.inbox.directory, this.#options.position().streamId)
+  }
+
+  /** A file of the arrival buffer: held when its seal is whole, set aside and asked for again when not. */
+  async #admit(name: string): Promise<void> {
+    const { worker, arrivals, secret, pairingId, streamId, position, say } = this.#options
+    const file = arrivals.file(name)
+    try {
+      const found = await worker.call<VerifyResult>('verify', { file, secret, pairingId, streamId } satisfies VerifyJob)
+      await this.#hold(name, found)
+    } catch (error) {
+      if (!(error instanceof StorageError)) throw error
+      if (error.code === 'FORMAT_TOO_NEW') return this.#keep(name, error)
+      if (error.retry === 'later') throw error
+      if (error.code === 'NOT_FOUND') return
+      const place = await arrivals.setAside(file, name)
+      say('error', 'FILE_REFUSED', `${error.message}. It is set aside as ${place} and asked for again. ${error.hint}`)
+      const claimed = parsePartFileName(name)
+      if (claimed && claimed.generation >= position().generation) this.#refused.note(claimed)
+    }
+  }
+
+  /** What counts is the place under the seal, whatever the file was called. */
+  async #hold(name: string, found: VerifyResult): Promise<void> {
+    const { worker, arrivals } = this.#options
+    const proper = partFileName({ ...found, epoch: found.epoch as Parameters<typeof partFileName>[0]['epoch'] })
+    if (proper !== name) {
+      await worker.call('forget', arrivals.file(name))
+      await arrivals.take(arrivals.file(name), proper)
+    }
+    this.#held.set(proper, { ...found, name: proper })
+    this.#refused.settle(found)
+    this.#tooNew.delete(proper)
+  }
+
+  /** It stays where it is for an agent that can read it; the right file takes its place when this one was forged. */
+  #keep(name: string, error: StorageError): void {
+    if (!this.#tooNew.has(name)) this.#options.say('error', error.code, `${error.message}. ${error.hint}`)
+    if (this.#tooNew.size < windowEpochs) this.#tooNew.set(name, parsePartFileName(name)!)
+  }
+
+  #isNext({ generation, epoch }: PartPlace): boolean {
+    const { generation: current, appliedEpoch } = this.#options.position()
+    return generation > current ? epoch === 1 : generation === current && epoch === appliedEpoch + 1
+  }
+
+  /** A link, pipe or folder with the name of a part is left alone, unless the next part could not get its name then. */
+  async #putAway(name: string, place: PartPlace, fault: string): Promise<void> {
+    const { inbox, arrivals, position, say } = this.#options
+    if (fault === VANISHED) return
+    if (!this.#isNext(place)) return this.#leave(name, fault)
+    const file = inbox.file(position().streamId, name)
+    const aside = await arrivals.setAside(file, name).catch(() => undefined)
+    if (aside === undefined) return this.#leave(name, fault)
+    const text = `${JSON.stringify(file)} was in the way of the next part: ${fault}. It is set aside as ${aside}`
+    say('warning', 'FOREIGN_FILE', text)
+  }
+
+  #leave(name: string, why: string): void {
+    this.#sayForeign(this.#foreign.note(name, this.#folder, why))
+  }
+
+  #sayForeign(text: string | undefined): void {
+    if (text !== undefined) this.#options.say('warning', 'FOREIGN_FILE', text)
+  }
+}

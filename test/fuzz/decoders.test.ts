@@ -1,0 +1,20 @@
+/** Ten seconds of tools/fuzz for each decoder; its corpus first. */
+import t from 'tap'
+import { newSeed } from '../pool/model/random.js'
+import { fuzz } from './fuzz.js'
+import { targets } from './targets.js'
+
+const seconds = 10
+const seed = newSeed()
+t.comment(`seed ${seed} (SEED=${seed} repeats it)`)
+
+for (const target of Object.keys(targets)) {
+  t.test(`${target}: whatever the bytes, they are read or refused, in time and in little memory`, async (t) => {
+    const { runs, blocks, corpus, codes, finding } = await fuzz({ target, seconds, seed })
+    t.comment(`${runs} inputs, ${blocks} blocks, corpus ${corpus}: ${JSON.stringify(codes)}`)
+    t.equal(finding, undefined)
+    t.ok(runs >= 100, `${runs} inputs`)
+    t.ok((codes.taken ?? 0) > 0, 'some are taken')
+    t.ok(Object.keys(codes).length > 1, 'and some are refused')
+  })
+}

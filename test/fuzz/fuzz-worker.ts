@@ -1,0 +1,115 @@
+/** The thread that feeds a target; the one that started it watches over its time. */
+import { createHash } from 'node:crypto'
+import { parentPort, workerData } from 'node:worker_threads'
+import { StorageError } from '../../src/block/storage-error.js'
+import { MiB } from '../../src/block/units.js'
+import { Random } from '../pool/model/random.js'
+import { Coverage } from './coverage.js'
+import type { FuzzJob, FuzzMessage } from './fuzz-job.js'
+import { mutate } from './mutator.js'
+import type { FuzzTarget } from './target.js'
+
+/** A look at the coverage takes its time: inputs in between take so many times as long, and are no more than that. */
+const batchTimes = 4
+const batchLimit = 10_000
+/** Inputs that found something new, kept in memory. */
+const corpusLimit = 4000
+const memoryLimitBytes = 384 * MiB
+
+const job = workerData as FuzzJob
+const current = new Uint8Array(job.current)
+const currentLength = new Int32Array(job.currentLength)
+
+const tell = (message: FuzzMessage): void => parentPort!.postMessage(message)
+// Blocks are counted in code that is compiled from here on, so what is tried is loaded behind this.
+const coverage = job.blind ? undefined : new Coverage()
+const { targets } = await import('./targets.js')
+const target = await targets[job.target]!(job.folder)
+const random = new Random(job.seed)
+const corpus: Buffer[] = []
+const codes = new Map<string, number>()
+let runs = 0
+
+if (await feedAll([...target.seeds(), ...job.corpus.map((bytes) => Buffer.from(bytes))])) {
+  // What these reach is known before anything is new.
+  coverage?.takeNew()
+  const found = await search()
+  if (found) tell({ kind: 'done', runs, blocks: coverage?.blockCount ?? 0, codes: [...codes], corpus: corpus.length })
+}
+
+/** @returns false when there was a finding: it is told */
+async function feedAll(inputs: readonly Buffer[]): Promise<boolean> {
+  for (const input of inputs) {
+    if (!(await feed(target, input))) return false
+    if (corpus.length < corpusLimit && !corpus.includes(input)) corpus.push(input)
+  }
+  return true
+}
+
+async function search(): Promise<boolean> {
+  const words = target.words ?? []
+  const memoryBefore = process.memoryUsage().rss
+  const deadline = performance.now() + job.seconds * 1000
+  let batchSize = 32
+  while (performance.now() < deadline) {
+    const from = performance.now()
+    const batch = Array.from({ length: batchSize }, () => mutate(random, random.pick(corpus), corpus, words))
+    for (const input of batch) if (!(await feed(target, input))) return false
+    const fed = performance.now()
+    const grownBytes = process.memoryUsage().rss - memoryBefore
+    if (grownBytes > memoryLimitBytes) {
+      tell({ kind: 'finding', input: batch.at(-1)!, text: `${Math.round(grownBytes / MiB)} MiB more memory` })
+      return false
+    }
+    const fresh = coverage?.takeNew() ?? []
+    const lookMs = performance.now() - fed
+    const wanted = (batchSize * lookMs * batchTimes) / Math.max(fed - from, 0.1)
+    batchSize = Math.round(Math.min(batchLimit, Math.max(32, Math.min(wanted, batchSize * 4))))
+    if (!coverage || fresh.length === 0) continue
+    coverage.forget(fresh)
+    if (!(await find(coverage, batch, deadline))) return false
+    // V8 joins neighbouring blocks that ran equally often, so fewer runs may name them otherwise.
+    coverage.note(fresh)
+  }
+  return true
+}
+
+/** Which of these reach something new: by halves. @returns false when there was a finding */
+async function find(coverage: Coverage, inputs: readonly Buffer[], deadline: number): Promise<boolean> {
+  if (performance.now() > deadline) return true
+  for (const input of inputs) if (!(await feed(target, input))) return false
+  const fresh = coverage.takeNew()
+  const [input] = inputs
+  if (fresh.length === 0 || !input) return true
+  if (inputs.length > 1) {
+    coverage.forget(fresh)
+    const middle = inputs.length >> 1
+    if (!(await find(coverage, inputs.slice(0, middle), deadline))) return false
+    return find(coverage, inputs.slice(middle), deadline)
+  }
+  if (corpus.length < corpusLimit) corpus.push(input)
+  if (job.save) tell({ kind: 'new', input, name: createHash('sha256').update(input).digest('hex').slice(0, 16) })
+  return true
+}
+
+async function feed(target: FuzzTarget, input: Buffer): Promise<boolean> {
+  current.set(input)
+  Atomics.store(currentLength, 0, input.length)
+  Atomics.add(currentLength, 1, 1)
+  runs += 1
+  try {
+    await target.run(Buffer.from(input))
+    count('taken')
+  } catch (error) {
+    if (!(error instanceof StorageError)) {
+      tell({ kind: 'finding', input, text: error instanceof Error ? (error.stack ?? error.message) : String(error) })
+      return false
+    }
+    count(error.code)
+  }
+  return true
+}
+
+function count(code: string): void {
+  codes.set(code, (codes.get(code) ?? 0) + 1)
+}

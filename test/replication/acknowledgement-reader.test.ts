@@ -1,0 +1,149 @@
+/** What an acknowledgement may say, and who may have written it: the share it comes over is not trusted. */
+import { randomBytes } from 'node:crypto'
+import t, { type Test } from 'tap'
+import type { StorageError } from '../../src/block/storage-error.js'
+import { AcknowledgementReader } from '../../src/replication/acknowledgement-reader.js'
+import { StreamState } from '../../src/replication/stream-state.js'
+import { type Acknowledgement, sealAcknowledgement } from '../../src/replication-file/acknowledgement.js'
+import type { Transport } from '../../src/transport/transport.js'
+import { MemoryStore } from '../fixtures/memory-store.js'
+
+const streamId = Buffer.alloc(16, 3)
+const secret = randomBytes(32)
+
+/** A stream of generation 2 that has cut and sent ten epochs, of which two were applied. */
+class Rig {
+  readonly state = new StreamState(new MemoryStore(), 's')
+  readonly bad: StorageError[] = []
+  readonly wanted: number[] = []
+  reports = 0
+  applied = 0
+  reads = 0
+  bytes: Buffer | undefined
+  readonly #stop = new AbortController()
+  readonly #running: Promise<void>
+  readonly #reader: AcknowledgementReader
+
+  private constructor() {
+    const read = async (): Promise<Buffer | undefined> => {
+      this.reads++
+      return this.bytes
+    }
+    this.#reader = new AcknowledgementReader({
+      folder: streamId.toString('hex'),
+      secret,
+      state: this.state,
+      transport: { read, list: async () => [] } as Partial<Transport> as Transport,
+      onApplied: async () => void this.applied++,
+      onReport: () => void this.reports++,
+      onWanted: (places) => void this.wanted.push(...places.map(({ epoch }) => epoch)),
+      onLink: () => undefined,
+      onBadSeal: (error) => void this.bad.push(error),
+    })
+    this.#running = this.#reader.run(this.#stop.signal)
+  }
+
+  static async start(t: Test): Promise<Rig> {
+    const rig = new Rig()
+    await rig.state.move({
+      ...{ phase: 'running', generation: 2, cutEpoch: 10, sentEpoch: 10, appliedEpoch: 2, acknowledgement: 5 },
+    })
+    t.teardown(async () => {
+      rig.#stop.abort()
+      await rig.#running
+    })
+    return rig
+  }
+
+  /** The destination, or somebody else, puts these bytes there; resolves when they were read and considered. */
+  async put(bytes: Buffer): Promise<void> {
+    this.bytes = bytes
+    const from = this.reads
+    while (this.reads < from + 2) {
+      this.#reader.expect()
+      await new Promise((resolve) => setTimeout(resolve, 5))
+    }
+  }
+}
+
+function message(change: Partial<Acknowledgement> = {}): Acknowledgement {
+  return {
+    ...{ sequence: 6, generation: 2, appliedEpoch: 4, appliedLsn: '4096', state: 'consistent', reason: '', wanted: [] },
+    ...change,
+  }
+}
+const sealed = (change: Partial<Acknowledgement> = {}) => sealAcknowledgement(message(change), secret, streamId)
+
+t.test('an acknowledgement moves the stream once, however often it is read', async (t) => {
+  const rig = await Rig.start(t)
+  const bytes = sealed({ wanted: [{ epoch: 5, part: 0 }] })
+  await rig.put(bytes)
+  await rig.put(bytes)
+  t.match(rig.state.position, { appliedEpoch: 4, acknowledgement: 6 })
+  t.equal(rig.applied, 1)
+  t.same(rig.wanted, [5])
+})
+
+t.test('an older acknowledgement put back changes nothing', async (t) => {
+  const rig = await Rig.start(t)
+  const old = sealed({ sequence: 6, appliedEpoch: 3, wanted: [{ epoch: 4, part: 0 }] })
+  const now = sealed({ sequence: 7, appliedEpoch: 8 })
+  await rig.put(now)
+  await rig.put(old)
+  t.match(rig.state.position, { appliedEpoch: 8, acknowledgement: 7 })
+  t.same([rig.applied, rig.reports, rig.wanted], [1, 1, []])
+})
+
+t.test('one of another key, stream, kind or generation, or a damaged one, is refused', async (t) => {
+  const rig = await Rig.start(t)
+  const good = sealed()
+  const flipped = Buffer.from(good)
+  flipped[60]! ^= 1
+  const strange = [
+    sealAcknowledgement(message(), randomBytes(32), streamId),
+    sealAcknowledgement(message(), secret, Buffer.alloc(16, 4)),
+    flipped,
+    good.subarray(0, 40),
+    Buffer.alloc(0),
+    Buffer.concat([good, good]),
+    sealed({ generation: 1, appliedEpoch: 9 }),
+    sealed({ generation: 3, appliedEpoch: 9 }),
+  ]
+  for (const bytes of strange) await rig.put(bytes)
+  t.match(rig.state.position, { appliedEpoch: 2, acknowledgement: 5 })
+  t.equal(rig.applied, 0)
+  t.ok(rig.bad.length >= 6, 'each that is not ours is reported')
+  await rig.put(good)
+  t.equal(rig.state.position.appliedEpoch, 4, 'and the right one is taken')
+})
+
+t.test('epochs that were never cut, or lie behind, are never taken as applied', async (t) => {
+  const rig = await Rig.start(t)
+  await rig.put(sealed({ sequence: 6, appliedEpoch: 11 }))
+  await rig.put(sealed({ sequence: 7, appliedEpoch: Number.MAX_SAFE_INTEGER }))
+  await rig.put(sealed({ sequence: 8, appliedEpoch: 1 }))
+  await rig.put(sealed({ sequence: 9, appliedEpoch: 0 }))
+  t.match(rig.state.position, { appliedEpoch: 2, acknowledgement: 9 })
+  t.equal(rig.applied, 0)
+})
+
+t.test('a message that is sealed and makes no sense is refused', async (t) => {
+  const rig = await Rig.start(t)
+  const nonsense: object[] = [
+    { sequence: -1 },
+    { sequence: 2 ** 60 },
+    { appliedEpoch: 1.5 },
+    { appliedEpoch: '4' },
+    { appliedLsn: '1e9' },
+    { appliedLsn: '9'.repeat(21) },
+    { state: 4 },
+    { wanted: null },
+    { wanted: [null] },
+    { wanted: [{ epoch: 2 ** 60, part: 0 }] },
+    { wanted: Array.from({ length: 257 }, () => ({ epoch: 3, part: 0 })) },
+  ]
+  for (const change of nonsense) await rig.put(sealed(change as Partial<Acknowledgement>))
+  t.match(rig.state.position, { appliedEpoch: 2, acknowledgement: 5 })
+  t.ok(rig.bad.every(({ code }) => code === 'BAD_ACKNOWLEDGEMENT'))
+  t.ok(rig.bad.length >= nonsense.length)
+})
