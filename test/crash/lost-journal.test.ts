@@ -131,8 +131,13 @@ for (const [at, { what, lose, reason, killed }] of losses.entries()) {
     if (killed) {
       const arrived = ({ state, appliedEpoch, waitingFiles }: InboundView) =>
         state === 'consistent' && appliedEpoch === lastState && waitingFiles > 0
-      await destination.until(() => destination.inbound(name), arrived)
+      const over = ({ appliedEpoch }: InboundView) => appliedEpoch > lastState
+      const caught = await destination.until(
+        () => destination.inbound(name),
+        (view) => arrived(view) || over(view),
+      )
       await source.kill()
+      t.ok(arrived(caught), 'the kill comes in the middle')
       await look(image, seen)
       await delay(1000)
       t.ok(arrived(await destination.inbound(name)), 'what has arrived of it waits for the rest')

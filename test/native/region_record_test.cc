@@ -223,6 +223,7 @@ TEST("while the record rotates under writers it names every region whose place w
       while (!stop) {
         const uint64_t region = random() % kRegions;
         record->touch(0, region * kRegion, 512);
+        std::this_thread::yield();
         // A place is open from before it is given out, as in the journal's ring.
         open[thread] = tail.load();
         const uint64_t place = tail.fetch_add(1);
@@ -234,7 +235,7 @@ TEST("while the record rotates under writers it names every region whose place w
       }
     });
   }
-  for (int round = 0; round < 3000; round++) {
+  for (int round = 0; round < 3000 || tail < 20'000; round++) {
     CHECK(record->rotate(round % 2 == 0).ok());
     // What journal.sync() waits for: every place below is complete.
     const uint64_t until = tail.load();
