@@ -115,7 +115,7 @@ for (const [at, { what, lose, reason, killed }] of losses.entries()) {
     await delay(3000)
     // Zeros have to be caught up as well as data.
     execFileSync('blkdiscard', ['--offset', String((76 + at) * MiB), '--length', String(MiB), device])
-    await source.kill()
+    await source.killWithDevices()
     t.not((await writer.stop()).errno, 0, 'the device is gone')
     const image = await farPath(sites, name)
     const seen: Seen = new Map()
@@ -173,7 +173,7 @@ t.test(
     await flush(source, name)
     t.match(await source.streamStatus(name), { state: 'replicating', generation: 1 })
     t.equal(await difference(device, await farPath(sites, name)), '')
-    await source.kill()
+    await source.killWithDevices()
     rmSync(join(streamFolder(), 'regions'))
     await losePower()
     await source.start()
