@@ -21,8 +21,11 @@ export interface AcknowledgementReaderOptions {
   readonly transport: Transport
   /** The destination has applied more; called after it was recorded. */
   readonly onApplied: () => Promise<void>
-  /** What is released before it is applied: it waits at the destination for the end of a catch-up. */
-  readonly onReceived: (epoch: number) => Promise<void>
+  /**
+   * What is released before it is applied: it waits at the destination for the end of a catch-up. Also called with what
+   * was told before. @returns whether anything was released
+   */
+  readonly onReceived: (epoch: number) => Promise<boolean>
   readonly onReport: (state: string, reason: string) => void
   readonly onWanted: (places: readonly { readonly epoch: number; readonly part: number }[]) => void
   /** Why acknowledgements cannot be read; null: they can. */
@@ -90,9 +93,20 @@ export class AcknowledgementReader {
   }
 
   async #take(value: Acknowledgement): Promise<boolean> {
-    const { state, onApplied, onReceived, onReport, onWanted } = this.#options
+    const { state, onReceived } = this.#options
     const { position } = state
-    if (value.generation !== position.generation || value.sequence <= position.acknowledgement) return false
+    if (value.generation !== position.generation || value.sequence < position.acknowledgement) return false
+    const moved = value.sequence > position.acknowledgement && (await this.#note(value))
+    const received = Math.min(value.receivedEpoch ?? 0, state.position.sentEpoch)
+    if (received <= state.position.appliedEpoch || !isGathering(state.position)) return moved
+    // Not only of a new one: a crash may have come between that and the release.
+    return (await onReceived(received)) || moved
+  }
+
+  /** @returns whether more was applied */
+  async #note(value: Acknowledgement): Promise<boolean> {
+    const { state, onApplied, onReport, onWanted } = this.#options
+    const { position } = state
     onReport(value.state, value.reason)
     if (value.wanted.length > 0) onWanted(value.wanted)
     const moved = value.appliedEpoch > position.appliedEpoch && value.appliedEpoch <= position.cutEpoch
@@ -105,10 +119,7 @@ export class AcknowledgementReader {
       }),
     }))
     if (moved) await onApplied()
-    const received = Math.min(value.receivedEpoch ?? 0, state.position.sentEpoch)
-    if (received <= state.position.appliedEpoch || !isGathering(state.position)) return moved
-    await onReceived(received)
-    return true
+    return moved
   }
 
   /**

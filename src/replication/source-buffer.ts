@@ -33,11 +33,18 @@ export class SourceBuffer {
     return bytes
   }
 
-  /** Give back the space of all epochs up to this one. The files go first: an entry without files is only forgotten. */
-  async release(upTo: number): Promise<void> {
+  /**
+   * Give back the space of all epochs up to this one: they are forgotten, then their files go. With the files first a
+   * crash would leave an epoch that is to be sent again and cannot be.
+   *
+   * @returns whether there were any
+   */
+  async release(upTo: number): Promise<boolean> {
     const gone = [...this.#state.epochs.values()].filter(({ epoch }) => epoch <= upTo)
+    if (gone.length === 0) return false
+    await this.#state.forgetEpochs(gone.map(({ epoch }) => epoch))
     for (const { parts } of gone) for (const { name } of parts) await rm(this.file(name), { force: true })
-    if (gone.length > 0) await this.#state.forgetEpochs(gone.map(({ epoch }) => epoch))
+    return true
   }
 
   async clear(): Promise<void> {

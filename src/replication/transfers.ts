@@ -39,8 +39,9 @@ export class Transfers {
         onChange()
       },
       onReceived: async (epoch) => {
-        await buffer.release(epoch)
-        onChange()
+        const released = await buffer.release(epoch)
+        if (released) onChange()
+        return released
       },
       onReport: (farState, reason) => health.noteFarSide(farState, reason),
       onWanted: (places) => this.sender.again(places),

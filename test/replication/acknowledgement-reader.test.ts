@@ -35,7 +35,7 @@ class Rig {
       state: this.state,
       transport: { read, list: async () => [] } as Partial<Transport> as Transport,
       onApplied: async () => void this.applied++,
-      onReceived: async () => undefined,
+      onReceived: async () => false,
       onReport: () => void this.reports++,
       onWanted: (places) => void this.wanted.push(...places.map(({ epoch }) => epoch)),
       onLink: () => undefined,
