@@ -65,14 +65,16 @@ t.test('a thin volume is a file for workers while held, a device while attached,
   t.equal(pool.facts().allocatedBytes, unitBytes)
   const device = await volume.attach()
   t.equal((await run('blockdev', ['--getsize64', device])).stdout.trim(), String(64 * MiB))
-  await volume.release()
   await run('cmp', [device, volume.path])
+  await volume.release()
+  t.notOk(existsSync(volume.path), 'the file is gone, the device stays')
+  t.equal((await run('blockdev', ['--getsize64', device])).stdout.trim(), String(64 * MiB))
   await volume.detach()
   t.notOk(existsSync(join(runDirectory, name)))
   t.equal(await volume.attach({ readOnly: true }).then(() => volume.attachedReadOnly), true)
   await t.rejects(fill(volume.device!, 0, 1), 'a read-only device')
   await volume.detach()
-  t.same(readdirSync(runDirectory), [])
+  t.same(readdirSync(runDirectory, { recursive: true }), ['.served'], 'an empty folder for served files')
 })
 
 t.test('what arrives is written through its file, and its device refuses writes', async (t) => {
