@@ -5,5 +5,5 @@ import { stress } from './stress.js'
 t.setTimeout(400_000)
 
 t.test('AddressSanitizer and UBSan find nothing while hosts, journal and grants are at work', (t) =>
-  stress(t, ['-fsanitize=address,undefined', '-fno-sanitize-recover=all']),
+  stress(t, 'address'),
 )
