@@ -27,6 +27,8 @@ export interface AcknowledgementReaderOptions {
    */
   readonly onReceived: (epoch: number) => Promise<boolean>
   readonly onReport: (state: string, reason: string) => void
+  /** It asks for an epoch again that was released when it said that it had received it. */
+  readonly onLostThere: (epoch: number) => void
   readonly onWanted: (places: readonly { readonly epoch: number; readonly part: number }[]) => void
   /** Why acknowledgements cannot be read; null: they can. */
   readonly onLink: (error: StorageError | null) => void
@@ -108,6 +110,8 @@ export class AcknowledgementReader {
     const { state, onApplied, onReport, onWanted } = this.#options
     const { position } = state
     onReport(value.state, value.reason)
+    const lost = this.#lostThere(value)
+    if (lost !== undefined) this.#options.onLostThere(lost)
     if (value.wanted.length > 0) onWanted(value.wanted)
     const moved = value.appliedEpoch > position.appliedEpoch && value.appliedEpoch <= position.cutEpoch
     await state.move(({ sentEpoch }) => ({
@@ -120,6 +124,13 @@ export class AcknowledgementReader {
     }))
     if (moved) await onApplied()
     return moved
+  }
+
+  /** An epoch that the destination had received, so it was released here, and that it asks for now. */
+  #lostThere({ appliedEpoch, receivedEpoch = 0, wanted }: Acknowledgement): number | undefined {
+    const { epochs, position } = this.#options.state
+    const held = Math.max(appliedEpoch, receivedEpoch)
+    return wanted.find(({ epoch }) => epoch > held && epoch <= position.sentEpoch && !epochs.has(epoch))?.epoch
   }
 
   /**

@@ -44,6 +44,7 @@ export class Transfers {
         return released
       },
       onReport: (farState, reason) => health.noteFarSide(farState, reason),
+      onLostThere: (epoch) => health.noteFarSide('stalled', lostThere(epoch, options.definition.name)),
       onWanted: (places) => this.sender.again(places),
       onLink: (error) => health.noteReading(error),
       onBadSeal: (error) => health.noteBadSeal(error),
@@ -59,6 +60,13 @@ export class Transfers {
     })
     this.loops = [this.sender, acknowledgements]
   }
+}
+
+function lostThere(epoch: number, stream: string): string {
+  return (
+    `it had received epoch ${epoch}, which was released here, and asks for it again. Bring its arrival buffer back; ` +
+    `if that is lost, run: tidemark stream initialize ${stream}`
+  )
 }
 
 /** Loops that end together. One in which an invariant broke ends the others; hosts go on. */

@@ -61,6 +61,6 @@ function sourceFault(path: string, cause: unknown): StorageError {
     object: path,
     cause,
     retry: 'later',
-    hint: 'The file to be sent cannot be read here. Check the disk of the source buffer.',
+    hint: 'The file to be sent cannot be read here. Check the disk of the source buffer; if the file is lost, initialize the stream again.',
   })
 }

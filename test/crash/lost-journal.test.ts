@@ -1,15 +1,12 @@
-/**
- * The journal is lost, in part or wholly. The machine loses power, as far as the source can tell: another boot id, and a journal whose end never reached the disk
- * while the volume holds what was written after it.
- */
+/** The journal is lost, in part or wholly: by a power cut, as far as the source can tell, or by damage. */
 import { execFileSync } from 'node:child_process'
-import { closeSync, openSync, rmSync, writeFileSync, writeSync } from 'node:fs'
+import { rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import type { InboundView } from '../../src/api/agent-operations.js'
 import { MiB } from '../../src/block/units.js'
-import { LmdbStore } from '../../src/daemon/lmdb-store.js'
 import { Agent, delay, flush, mirror, pair } from '../fixtures/agent.js'
+import { bufferFolder, damageJournal, losePower } from '../fixtures/lost-journal.js'
 import { scratchFolder } from '../fixtures/paths.js'
 import { difference, farPath, md5Direct, type Sites } from '../fixtures/sites.js'
 import { startStamp } from '../fixtures/stamp.js'
@@ -32,51 +29,8 @@ await mirror(source, name, [name])
 
 const load = { threads: 3, sizes: '512-131072', rate: 600, seconds: 600, blocks: (72 * MiB) / 4096, fsyncEvery: 50 }
 
-interface Position {
-  readonly cutLsn: string
-  /** The last epoch before the catch-up. */
-  readonly stateEpoch: number
-}
-
-interface Journal {
-  readonly journalId: string
-  readonly segmentBytes: number
-  readonly checkpointLsn: string
-}
-
-const streamFolder = () => join(source.state, 'buffer', `${name}-${streamId.slice(0, 8)}`)
-
-/** Write over the 64 bytes of the journal that begin at this LSN. */
-function overwrite(lsn: number, { segmentBytes }: Journal, bytes: Buffer): void {
-  const base = lsn - (lsn % segmentBytes)
-  const file = openSync(join(streamFolder(), 'journal', `${base.toString(16).padStart(16, '0')}.seg`), 'r+')
-  writeSync(file, bytes, 0, bytes.length, lsn === base ? 4096 : lsn - base)
-  closeSync(file)
-}
-
-/** The first record behind the checkpoint is garbage, and the machine was not restarted. */
-async function damageJournal(): Promise<number> {
-  const store = new LmdbStore(join(source.state, 'state.lmdb'))
-  const journal = store.get<Journal>(`journal/${name}`)!
-  const { stateEpoch } = store.get<Position>(`position/${name}`)!
-  await store.close()
-  overwrite(Number(journal.checkpointLsn), journal, Buffer.alloc(64, 0xa5))
-  return stateEpoch
-}
-
-/** Everything behind the last epoch is torn off the journal, and the machine has another boot id. */
-async function losePower(): Promise<number> {
-  const store = new LmdbStore(join(source.state, 'state.lmdb'))
-  const journal = store.get<Journal>(`journal/${name}`)!
-  const { cutLsn, stateEpoch } = store.get<Position>(`position/${name}`)!
-  await store.put({ [`journal/${name}`]: { ...journal, bootId: 'of another start of the machine' } })
-  await store.close()
-  overwrite(Math.max(Number(cutLsn), Number(journal.checkpointLsn)), journal, Buffer.alloc(64))
-  return stateEpoch
-}
-
 let sentBefore = 0
-const { id: streamId } = await source.streamStatus(name)
+const streamFolder = bufferFolder(source, name)
 
 /** By epoch that was applied: what a reader of the far image has seen. */
 type Seen = Map<number, Set<string>>
@@ -120,7 +74,7 @@ for (const [at, { what, lose, reason, killed }] of losses.entries()) {
     const image = await farPath(sites, name)
     const seen: Seen = new Map()
     await look(image, seen)
-    const lastState = await lose()
+    const lastState = await lose(source, name)
     await source.start()
     const begun = await source.streamStatus(name)
     t.match(begun, { generation: 1 }, 'no new generation')
@@ -166,7 +120,7 @@ t.test(
   'a record that is lost costs nothing while the journal holds, and an initialisation when it does not',
   async (t) => {
     await source.kill()
-    rmSync(join(streamFolder(), 'regions'))
+    rmSync(join(streamFolder, 'regions'))
     await source.start()
     const { device } = await source.cli<{ device: string }>('volume', 'show', name)
     execFileSync('dd', ['if=/dev/urandom', `of=${device}`, 'bs=1M', 'count=1', 'oflag=direct', 'status=none'])
@@ -174,8 +128,8 @@ t.test(
     t.match(await source.streamStatus(name), { state: 'replicating', generation: 1 })
     t.equal(await difference(device, await farPath(sites, name)), '')
     await source.killWithDevices()
-    rmSync(join(streamFolder(), 'regions'))
-    await losePower()
+    rmSync(join(streamFolder, 'regions'))
+    await losePower(source, name)
     await source.start()
     t.match(await source.streamStatus(name), { state: 'diverged', reason: /record of their regions is lost/ })
   },

@@ -18,6 +18,7 @@ class Rig {
   readonly wanted: number[] = []
   reports = 0
   applied = 0
+  readonly lost: number[] = []
   reads = 0
   bytes: Buffer | undefined
   readonly #stop = new AbortController()
@@ -37,6 +38,7 @@ class Rig {
       onApplied: async () => void this.applied++,
       onReceived: async () => false,
       onReport: () => void this.reports++,
+      onLostThere: (epoch) => void this.lost.push(epoch),
       onWanted: (places) => void this.wanted.push(...places.map(({ epoch }) => epoch)),
       onLink: () => undefined,
       onBadSeal: (error) => void this.bad.push(error),
@@ -83,6 +85,19 @@ t.test('an acknowledgement moves the stream once, however often it is read', asy
   t.match(rig.state.position, { appliedEpoch: 4, acknowledgement: 6 })
   t.equal(rig.applied, 1)
   t.same(rig.wanted, [5])
+})
+
+t.test('what was released as received and is asked for again is lost at the destination', async (t) => {
+  const rig = await Rig.start(t)
+  const part = { name: 'a', lengthBytes: 1 }
+  await rig.state.commitEpoch({ epoch: 10, endLsn: '9000', parts: [part], rawBytes: 1, oldestMs: 0 }, {})
+  await rig.put(sealed({ wanted: [{ epoch: 10, part: 0 }] }))
+  t.same(rig.lost, [], 'what is still here is sent again')
+  await rig.put(sealed({ sequence: 7, receivedEpoch: 6, wanted: [{ epoch: 6, part: 0 }] }))
+  await rig.put(sealed({ sequence: 8, wanted: [{ epoch: 11, part: 0 }] }))
+  t.same(rig.lost, [], 'what it has, or was never sent, is not lost')
+  await rig.put(sealed({ sequence: 9, receivedEpoch: 6, wanted: [{ epoch: 7, part: 0 }] }))
+  t.same(rig.lost, [7])
 })
 
 t.test('an older acknowledgement put back changes nothing', async (t) => {
