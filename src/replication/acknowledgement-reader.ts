@@ -40,7 +40,7 @@ export class AcknowledgementReader {
   readonly pause = new Pause()
   readonly #options: AcknowledgementReaderOptions
   #delayMs = busyPollMs
-  #progressAtMs = Date.now()
+  #progressAtMs = performance.now()
 
   constructor(options: AcknowledgementReaderOptions) {
     this.#options = options
@@ -50,7 +50,7 @@ export class AcknowledgementReader {
     while (!signal.aborted) {
       try {
         if (this.#outstanding()) await this.#look(signal)
-        else this.#progressAtMs = Date.now()
+        else this.#progressAtMs = performance.now()
         this.#options.onLink(null)
       } catch (error) {
         if (signal.aborted) return
@@ -79,8 +79,8 @@ export class AcknowledgementReader {
     const value = bytes && this.#open(bytes)
     const moved = value ? await this.#take(value) : false
     this.#delayMs = moved ? busyPollMs : Math.min(this.#delayMs * 1.5, idlePollMs)
-    if (moved) this.#progressAtMs = Date.now()
-    else if (Date.now() - this.#progressAtMs > stallMs) await this.#lookForLost(signal)
+    if (moved) this.#progressAtMs = performance.now()
+    else if (performance.now() - this.#progressAtMs > stallMs) await this.#lookForLost(signal)
   }
 
   #open(bytes: Buffer): Acknowledgement | undefined {
@@ -140,7 +140,7 @@ export class AcknowledgementReader {
    */
   async #lookForLost(signal: AbortSignal): Promise<void> {
     const { state, transport, folder, onWanted } = this.#options
-    this.#progressAtMs = Date.now()
+    this.#progressAtMs = performance.now()
     const { appliedEpoch, sentEpoch } = state.position
     // What was released has arrived.
     const next = [...state.epochs.keys()].find((number) => number > appliedEpoch) ?? appliedEpoch + 1

@@ -76,11 +76,11 @@ export class Sender {
   }
 
   /** Send these parts again; what is in no committed epoch any more is ignored. */
-  again(places: readonly { readonly epoch: number; readonly part: number }[], nowMs = Date.now()): void {
+  again(places: readonly { readonly epoch: number; readonly part: number }[], nowMs = performance.now()): void {
     for (const { epoch, part } of places) {
       const name = this.#options.state.epochs.get(epoch)?.parts[part]?.name
       if (name === undefined || epoch > this.#options.state.position.sentEpoch) continue
-      if (nowMs - (this.#sentAtMs.get(name) ?? 0) < resendCooldownMs) continue
+      if (nowMs - (this.#sentAtMs.get(name) ?? Number.NEGATIVE_INFINITY) < resendCooldownMs) continue
       this.#again.set(name, { epoch, name })
     }
     if (this.#again.size > 0) this.pause.wake()
@@ -140,7 +140,7 @@ export class Sender {
     this.#arrivals += 1
     if (!this.#again.delete(name)) this.#arrived.add(name)
     this.#sentAtMs.delete(name)
-    this.#sentAtMs.set(name, Date.now())
+    this.#sentAtMs.set(name, performance.now())
     if (this.#sentAtMs.size > cooldownLimit) this.#sentAtMs.delete(this.#sentAtMs.keys().next().value!)
   }
 }

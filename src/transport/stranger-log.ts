@@ -12,7 +12,7 @@ export class StrangerLog {
     this.#report = report
   }
 
-  note(address: string, status: number, nowMs = Date.now()): void {
+  note(address: string, status: number, nowMs = performance.now()): void {
     if ((this.#silentUntilMs.get(address) ?? 0) > nowMs) return
     for (const [known, untilMs] of this.#silentUntilMs) if (untilMs <= nowMs) this.#silentUntilMs.delete(known)
     // More addresses than can be remembered are an attack that has been reported often enough.

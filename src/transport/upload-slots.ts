@@ -21,11 +21,11 @@ export class UploadSlots {
     do {
       if (!(await this.settle(key))) return undefined
     } while (this.#slots.has(key))
-    const slot: Slot = { progressAtMs: Date.now(), evict }
+    const slot: Slot = { progressAtMs: performance.now(), evict }
     this.#slots.set(key, slot)
     return {
       progress: () => {
-        slot.progressAtMs = Date.now()
+        slot.progressAtMs = performance.now()
       },
       release: () => {
         if (this.#slots.get(key) === slot) this.#slots.delete(key)
@@ -38,7 +38,7 @@ export class UploadSlots {
     for (let waited = 0; waited <= WAIT_MS; waited += POLL_MS) {
       const slot = this.#slots.get(key)
       if (!slot) return true
-      if (Date.now() - slot.progressAtMs > IDLE_MS) slot.evict()
+      if (performance.now() - slot.progressAtMs > IDLE_MS) slot.evict()
       await new Promise((resolve) => setTimeout(resolve, POLL_MS))
     }
     return !this.#slots.has(key)

@@ -6,7 +6,7 @@ import { event, inboundView, streamView, volumeView } from '../api/fake-operatio
 import { type CommandRow, checkCommands } from './command-table.js'
 import { runCli } from './run-cli.js'
 
-t.setTimeout(120_000)
+t.setTimeout(400_000)
 
 const attached = { ...volumeView('db'), state: 'attached', device: '/dev/loop7', link: '/dev/tidemark/db' }
 const backup = { name: 'backup', kind: 'https', endpoint: 'b:7443', state: 'up', reason: 'answers', streams: ['gold'] }

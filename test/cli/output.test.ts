@@ -5,7 +5,7 @@ import { privateFolder, startFakeApi } from '../api/fake-api.js'
 import { event, inboundView, volumeView } from '../api/fake-operations.js'
 import { fakeProgram, runCli } from './run-cli.js'
 
-t.setTimeout(120_000)
+t.setTimeout(400_000)
 
 t.test('what the agent refuses is one line: what, which object, what to do', async (t) => {
   const { operations, socketPath } = await startFakeApi(t)

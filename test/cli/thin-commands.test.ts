@@ -5,7 +5,7 @@ import { poolView, snapshotView, thinView } from '../api/fake-operations.js'
 import { type CommandRow, checkCommands } from './command-table.js'
 import { fakeProgram, runCli } from './run-cli.js'
 
-t.setTimeout(120_000)
+t.setTimeout(400_000)
 
 const table: readonly CommandRow[] = [
   [

@@ -5,7 +5,7 @@ import t from 'tap'
 import { privateFolder, startFakeApi } from '../api/fake-api.js'
 import { runCli } from './run-cli.js'
 
-t.setTimeout(120_000)
+t.setTimeout(400_000)
 
 t.test('wrong usage is exit 2 with what is wrong and how it is typed right', async (t) => {
   const { operations, socketPath } = await startFakeApi(t)

@@ -3,7 +3,7 @@ import { startApi } from '../../src/api/server.js'
 import { startFakeApi } from '../api/fake-api.js'
 import { runCli } from './run-cli.js'
 
-t.setTimeout(120_000)
+t.setTimeout(400_000)
 
 const copying = { state: 'initializing', reason: 'copying', initialize: { doneBytes: 1024, totalBytes: 4096 } } as const
 

@@ -11,7 +11,13 @@ import { stampVerify, startStamp } from '../fixtures/stamp.js'
 import { Random } from '../pool/model/random.js'
 import { ObservedStream } from './observed-stream.js'
 
-/** A source agent, a destination that is looked at after every epoch, and a bad postman in between. */
+/** A slow machine gets so much longer for the same work. */
+const patience = 10
+
+/**
+ * A source agent, a destination that is looked at after every epoch, and a bad postman in between, for `seconds` and as
+ * long as it takes until each kind of fault has happened.
+ */
 export async function carriedBadly(t: Test, { seed, seconds }: { seed: number; seconds: number }): Promise<void> {
   const name = 'net-postman'
   const folder = scratchFolder(t, 'postman')
@@ -29,9 +35,13 @@ export async function carriedBadly(t: Test, { seed, seconds }: { seed: number; s
   t.teardown(() => postman.close())
   const observed = new ObservedStream(t, { folder, pairing, arrivesIn: between, streamId: id, log })
 
-  const writer = startStamp(device, log, { threads: 2, sizes: '512-65536', rate: 300, seconds, fsyncEvery: 50, seed })
+  const load = { threads: 2, sizes: '512-65536', rate: 300, seconds: patience * seconds, fsyncEvery: 50, seed }
+  const writer = startStamp(device, log, load)
   await source.cli('stream', 'initialize', name)
-  t.equal((await writer.ended).errno, 0)
+  await delay(seconds * 1000)
+  const enough = () => observed.verdicts.length >= 10 && Object.values(postman.counts).every((count) => count > 0)
+  for (let waited = 1; waited < patience && !enough(); waited++) await delay(seconds * 1000)
+  t.equal((await writer.stop()).errno, 0)
   postman.isHonest = true
   await delay(1000)
   await flush(source, name)
