@@ -202,6 +202,11 @@ export class Agent implements AgentOperations {
     return this.#changes.run(() => this.#parts.thin.removeSnapshot(volume, name))
   }
 
+  async snapshotDiscard(volume: string, name: string, yes: boolean): Promise<SnapshotView> {
+    const { thin, volumes } = this.#parts
+    return this.#changes.run(async () => volumes.snapshotView(await thin.discardWrites(volume, name, yes)))
+  }
+
   async snapshotRollback(volume: string, name: string, yes: boolean): Promise<VolumeView> {
     return this.#changes.run(async () => {
       await this.#parts.thin.rollback(volume, name, yes)

@@ -114,6 +114,23 @@ export class ThinOperations {
     this.#tell('SNAPSHOT_REMOVED', `${name}@${snapshot}`, 'what only it held comes back in the background')
   }
 
+  /** The snapshot is as it was taken again. @param yes what was written to it may be lost */
+  async discardWrites(name: string, snapshot: string, yes: boolean): Promise<ThinVolume> {
+    const op = 'snapshot discard'
+    const { volumes } = this.#options
+    const found = volumes.snapshot(op, name, snapshot)
+    volumes.mustBeDetached(op, found)
+    const { writtenBytes = null } = found.facts.snapshots.find((known) => known.name === snapshot) ?? {}
+    if (writtenBytes !== null && !yes) {
+      const what = `${formatBytes(writtenBytes)} that were written to it since it was taken`
+      const hint = `${what} would be lost. To do it: tidemark snapshot discard ${name} ${snapshot} --yes`
+      throw confirmation(op, found.name, hint)
+    }
+    await found.pool.discardWrites(name, snapshot)
+    if (writtenBytes !== null) this.#tell('SNAPSHOT_DISCARDED', found.name, 'it is as it was taken again')
+    return found
+  }
+
   /** @param yes what was written since may be lost */
   async rollback(name: string, snapshot: string, yes: boolean): Promise<void> {
     const op = 'snapshot rollback'

@@ -1,5 +1,5 @@
 import { bootId } from './boot-id.js'
-import type { Catalog } from './catalog.js'
+import { type Catalog, isWritten } from './catalog.js'
 import { catalogFaults, showingLayers } from './check-catalog.js'
 import { Findings, listed, type PoolFinding } from './check-findings.js'
 import { dropStrayHoles, examineLayers, freedUnit, settleLost } from './check-layers.js'
@@ -104,7 +104,7 @@ async function checkDevices(devices: PoolDevices, { repair = false, onStep }: Ch
   const replayed = await replayLog(store, new SavedPages(store, lost), lost)
   for (const text of [lostRecords, replayed.misfit]) {
     if (text === undefined) continue
-    const volumes = [...store.catalog.volumes.values()].map(({ name }) => name)
+    const volumes = [...store.catalog.volumes.values()].filter((each) => !isWritten(each)).map(({ name }) => name)
     findings.add({ severity: 'error', object: 'log', text, volumes, repairable: true })
   }
   for (const { layer, blocks } of replayed.displaced) {
@@ -235,7 +235,7 @@ function unusable(devices: PoolDevices, found: FoundTree | undefined, findings: 
 
 function factsOf(devices: PoolDevices, catalog: Catalog | undefined, replayed: Replayed | undefined) {
   const id = devices.poolId.toString('hex')
-  const volumes = [...(catalog?.volumes.values() ?? [])]
+  const volumes = [...(catalog?.volumes.values() ?? [])].filter((volume) => !isWritten(volume))
   const { geometry, units } = replayed?.state ?? {}
   const unitBytes = geometry?.unitBytes ?? 0
   return {

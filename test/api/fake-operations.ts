@@ -171,6 +171,11 @@ export class FakeOperations implements AgentOperations {
     this.#called('snapshotRemove', volume, name)
   }
 
+  async snapshotDiscard(volume: string, name: string, yes: boolean): Promise<SnapshotView> {
+    this.#called('snapshotDiscard', volume, name, yes)
+    return snapshotView(volume, name)
+  }
+
   async snapshotRollback(volume: string, name: string, yes: boolean): Promise<VolumeView> {
     this.#called('snapshotRollback', volume, name, yes)
     return thinView(volume)
@@ -179,7 +184,7 @@ export class FakeOperations implements AgentOperations {
   async snapshotAttach(volume: string, name: string, readOnly: boolean): Promise<SnapshotView> {
     this.#called('snapshotAttach', volume, name, readOnly)
     const link = `/dev/tidemark/${volume}@${name}`
-    return { ...snapshotView(volume, name), state: 'attached', device: '/dev/loop8', link }
+    return { ...snapshotView(volume, name), state: 'attached', readOnly, device: '/dev/loop8', link }
   }
 
   async snapshotDetach(volume: string, name: string): Promise<SnapshotView> {
@@ -334,8 +339,10 @@ export function snapshotView(volume: string, name: string): SnapshotView {
     createdAt: '2026-01-02T03:04:05.000Z',
     sizeBytes: 1024 ** 3,
     allocatedBytes: 8 * 1024 ** 2,
+    writtenBytes: null,
     device: null,
     link: null,
+    readOnly: false,
     state: 'detached',
     reason: 'not attached',
   }

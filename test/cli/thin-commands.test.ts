@@ -18,8 +18,21 @@ const table: readonly CommandRow[] = [
     'volume attach db@monday --read-only',
     ['snapshotAttach', 'db', 'monday', true],
     { volume: 'db', name: 'monday', link: '/dev/tidemark/db@monday' },
-    /Snapshot db@monday is attached read-only as \/dev\/loop8/,
+    /Snapshot db@monday is attached read-only, as it was taken, as \/dev\/loop8/,
   ],
+  [
+    'volume attach db@monday',
+    ['snapshotAttach', 'db', 'monday', false],
+    { volume: 'db', name: 'monday', readOnly: false },
+    /Snapshot db@monday is attached as \/dev\/loop8.*snapshot discard db monday/,
+  ],
+  [
+    'snapshot discard db monday --yes',
+    ['snapshotDiscard', 'db', 'monday', true],
+    snapshotView('db', 'monday'),
+    /db@monday is as it was taken/,
+  ],
+  ['snapshot discard db monday', ['snapshotDiscard', 'db', 'monday', false], snapshotView('db', 'monday'), /./],
   [
     'volume detach db@monday',
     ['snapshotDetach', 'db', 'monday'],
@@ -44,13 +57,13 @@ const table: readonly CommandRow[] = [
     'snapshot create db monday',
     ['snapshotCreate', 'db', 'monday'],
     snapshotView('db', 'monday'),
-    /Snapshot db@monday is made.*attach db@monday --read-only/,
+    /Snapshot db@monday is made.*attach db@monday, or with --read-only/,
   ],
   [
     'snapshot list db',
     ['snapshotList', 'db'],
     [snapshotView('db', 'monday')],
-    /^monday {2}2026-01-02T03:04:05\.000Z {2}1\.0 GiB {2}8\.0 MiB {4}detached {2}-$/m,
+    /^monday {2}2026-01-02T03:04:05\.000Z {2}1\.0 GiB {2}8\.0 MiB {4}- {7,8}detached {2}-$/m,
   ],
   [
     'snapshot remove db monday',

@@ -82,13 +82,31 @@ export class FakePool implements ThinPool {
     if (facts.snapshots.some((known) => known.name === name)) throw refusal('ALREADY_EXISTS', `${volume}@${name}`)
     const { sizeBytes } = facts
     const hidden = options.hidden ?? false
-    const snapshot = { name, sizeBytes, hidden, createdAt: '2026-01-02T00:00:00.000Z', allocatedBytes: 0 }
+    const snapshot = {
+      name,
+      sizeBytes,
+      hidden,
+      createdAt: '2026-01-02T00:00:00.000Z',
+      allocatedBytes: 0,
+      writtenBytes: null,
+    }
     facts.snapshots = [...facts.snapshots, snapshot]
   }
 
   async removeSnapshot(volume: string, name: string): Promise<void> {
     const facts = this.#get(volume)
     facts.snapshots = facts.snapshots.filter((known) => known.name !== name)
+  }
+
+  async discardWrites(volume: string, name: string): Promise<void> {
+    const facts = this.#get(volume)
+    facts.snapshots = facts.snapshots.map((known) => (known.name === name ? { ...known, writtenBytes: null } : known))
+  }
+
+  /** As a host that wrote to the snapshot leaves it. */
+  write(volume: string, name: string, writtenBytes: number): void {
+    const facts = this.#get(volume)
+    facts.snapshots = facts.snapshots.map((known) => (known.name === name ? { ...known, writtenBytes } : known))
   }
 
   async rollback(volume: string, snapshot: string): Promise<void> {
