@@ -323,6 +323,29 @@ export class Agent implements AgentOperations {
     return this.#parts.inbound.show(stream)
   }
 
+  inboundRemove(name: string, yes: boolean): Promise<void> {
+    const op = 'inbound remove'
+    const { inbound, volumes, thin } = this.#parts
+    return this.#changes.run(async () => {
+      const { stream, id, volumes: arriving } = inbound.show(name)
+      const inPool = arriving.flatMap(({ volume }) => (volume !== null && volumes.find(volume) ? [volume] : []))
+      const copies = inPool.map((volume) => volumes.thin(op, volume))
+      for (const copy of copies) thin.checkRemovable(op, copy)
+      if (!yes) {
+        const what = arriving.map((copy) => copy.volume ?? copy.path).join(', ')
+        const keep = inPool.map((volume) => ` To keep it first: tidemark clone create ${volume} NAME --full --wait.`)
+        throw new StorageError('CONFIRMATION_NEEDED', {
+          op,
+          object: stream,
+          hint: `The copy of this stream would be lost: ${what}.${keep[0] ?? ''} To remove it: tidemark inbound remove ${name} --yes`,
+        })
+      }
+      for (const copy of copies) await thin.leave(copy)
+      await inbound.remove(id)
+      for (const volume of inPool) await volumes.forget(volume, null)
+    })
+  }
+
   async events(afterNumber: number): Promise<AgentEvent[]> {
     return this.#parts.events.after(afterNumber)
   }

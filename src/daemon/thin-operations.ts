@@ -48,10 +48,29 @@ export class ThinOperations {
   /** @param yes its data may be destroyed */
   async removeVolume(name: string, yes: boolean): Promise<void> {
     const op = 'volume remove'
-    const { volumes, images } = this.#options
+    const { volumes } = this.#options
     const volume = volumes.thin(op, name)
-    volumes.mustBeDetached(op, volume)
     this.#mustNotStream(op, name, 'Remove that first.')
+    this.checkRemovable(op, volume)
+    if (!yes) {
+      const what = `${formatBytes(volume.facts.allocatedBytes)} of data`
+      throw confirmation(op, name, `${what} would be lost. To destroy them: tidemark volume remove ${name} --yes`)
+    }
+    await this.leave(volume)
+    await volume.pool.removeVolume(name)
+    await volumes.forget(name, null)
+    this.#tell('VOLUME_DESTROYED', name, `its space comes back to the pool ${volume.pool.name}`)
+  }
+
+  /** Complete images that follow the volume become volumes like any other, and what was kept for them goes. */
+  leave({ pool, name }: ThinVolume): Promise<void> {
+    return this.#options.images.forget(pool, name)
+  }
+
+  /** @throws StorageError VOLUME_ATTACHED, HAS_SNAPSHOTS */
+  checkRemovable(op: string, volume: ThinVolume): void {
+    const { name } = volume
+    this.#options.volumes.mustBeDetached(op, volume)
     const shown = volume.facts.snapshots.filter(({ hidden }) => !hidden)
     if (shown.length > 0) {
       throw new StorageError('HAS_SNAPSHOTS', {
@@ -63,14 +82,6 @@ export class ThinOperations {
           .join('; ')}`,
       })
     }
-    if (!yes) {
-      const what = `${formatBytes(volume.facts.allocatedBytes)} of data`
-      throw confirmation(op, name, `${what} would be lost. To destroy them: tidemark volume remove ${name} --yes`)
-    }
-    await images.forget(volume.pool, name)
-    await volume.pool.removeVolume(name)
-    await volumes.forget(name, null)
-    this.#tell('VOLUME_DESTROYED', name, `its space comes back to the pool ${volume.pool.name}`)
   }
 
   /** @param force it may become smaller */

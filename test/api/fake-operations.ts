@@ -293,6 +293,10 @@ export class FakeOperations implements AgentOperations {
     return inboundView(stream)
   }
 
+  async inboundRemove(stream: string, yes: boolean): Promise<void> {
+    this.#called('inboundRemove', stream, yes)
+  }
+
   async events(afterNumber: number): Promise<AgentEvent[]> {
     this.#called('events', afterNumber)
     return this.pastEvents.filter((event) => event.number > afterNumber).slice(0, 1000)
