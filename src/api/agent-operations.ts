@@ -7,6 +7,7 @@ import type { AgentEvent } from '../block/event-log.js'
 import type { ImageView, PoolOperations } from './pool-operations.js'
 
 export type {
+  CheckProgressView,
   CreatePool,
   DiffView,
   ImageView,

@@ -24,7 +24,15 @@ export interface PoolView {
   readonly reason: string
   /** Space that is being given back, or null. */
   readonly background: string | null
+  /** While it is being checked, else null. */
+  readonly check: CheckProgressView | null
   readonly volumes: readonly string[]
+}
+
+/** Pages of a pool's metadata that a check has read, of those it reads. */
+export interface CheckProgressView {
+  readonly donePages: number
+  readonly totalPages: number
 }
 
 export interface SnapshotView {

@@ -176,6 +176,7 @@ export const poolView = view<PoolView>()(
     state: Type.Enum(['online', 'nearly-full', 'full', 'damaged', 'failed']),
     reason: text,
     background: textOrNull,
+    check: Type.Union([Type.Object({ donePages: integer, totalPages: integer }), Type.Null()]),
     volumes: texts,
   }),
 )

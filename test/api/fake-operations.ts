@@ -33,6 +33,9 @@ export class FakeOperations implements AgentOperations {
     { volume: 'db', complete: true, progress: null, reason: 'as db was at noon' },
   ]
   check: Partial<PoolCheckView> = {}
+  /** A check ends when this does. */
+  checking: Promise<void> = Promise.resolve()
+  checkProgress: PoolView['check'] = null
   diffPages: Pick<DiffView, 'extents' | 'next'>[] = [{ extents: [{ offset: 65536, lengthBytes: 131072 }], next: null }]
   /** The status of `gold`, one each time it is asked; the last one stays. */
   states: Partial<StreamView>[] = [{}]
@@ -114,7 +117,7 @@ export class FakeOperations implements AgentOperations {
 
   async poolShow(name: string): Promise<PoolView> {
     this.#called('poolShow', name)
-    return poolView(name)
+    return { ...poolView(name), check: this.checkProgress }
   }
 
   async poolExtend(name: string, device: PoolDevice & { readonly force?: boolean }): Promise<PoolView> {
@@ -138,6 +141,7 @@ export class FakeOperations implements AgentOperations {
 
   async poolCheck(name: string, repair: boolean): Promise<PoolCheckView> {
     this.#called('poolCheck', name, repair)
+    await this.checking
     return { ...checkView(name), ...this.check }
   }
 
@@ -367,6 +371,7 @@ export function poolView(name: string): PoolView {
     state: 'online',
     reason: '75 % of its space is free',
     background: null,
+    check: null,
     volumes: ['db', 'test'],
   }
 }

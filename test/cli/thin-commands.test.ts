@@ -188,6 +188,22 @@ t.test('a pool is checked by its devices without an agent, and what is damaged i
   t.match(await run('/srv/damaged', '--repair'), { code: 0, stdout: /\(repaired\)\n.*All of it is repaired/ })
 })
 
+t.test('a check that takes long says how far it is', async (t) => {
+  const { operations, socketPath } = await startFakeApi(t)
+  operations.checkProgress = { donePages: 3, totalPages: 8 }
+  let end = (): void => {}
+  operations.checking = new Promise((resolve) => {
+    end = resolve
+  })
+  const running = runCli(['pool', 'check', 'fast'], { socketPath })
+  while (!operations.calls.some(([call]) => call === 'poolShow'))
+    await new Promise((resolve) => setTimeout(resolve, 20))
+  setTimeout(end, 200)
+  const { code, stderr } = await running
+  t.equal(code, 0)
+  t.match(stderr, /^fast: reading the metadata, 37(\.5)? %, \d+ s$/m)
+})
+
 t.test('extents are asked for page by page, and printed as one document', async (t) => {
   const { operations, socketPath } = await startFakeApi(t)
   const extents = [0, 1, 2].map((number) => ({ offset: number * 131072, lengthBytes: 65536 }))

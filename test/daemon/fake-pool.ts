@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { readFile, rm, writeFile } from 'node:fs/promises'
-import type { PoolCheckView } from '../../src/api/agent-operations.js'
+import type { CheckProgressView, PoolCheckView } from '../../src/api/agent-operations.js'
 import { StorageError } from '../../src/block/storage-error.js'
 import type { PoolEngine } from '../../src/daemon/pool-engine.js'
 import type {
@@ -187,8 +187,13 @@ export class FakeEngine implements PoolEngine {
     return pool
   }
 
-  async check(paths: readonly string[], repair: boolean): Promise<PoolCheckView> {
+  async check(
+    paths: readonly string[],
+    repair: boolean,
+    onProgress: (progress: CheckProgressView) => void,
+  ): Promise<PoolCheckView> {
     this.checks.push({ paths, repair })
+    onProgress({ donePages: 3, totalPages: 4 })
     await this.checking
     const none = { volumes: 0, snapshots: 0, sizeBytes: 0, allocatedBytes: 0, mappedBytes: 0 }
     return { pool: 'p', id: '', devices: paths, clean: true, usable: true, findings: [], ...none }
