@@ -30,7 +30,8 @@ process.exitCode = await runProgram(process.argv.slice(2), {
       }
     },
     inspectFile: async (options) => (await import('./daemon/inspect.js')).inspectFile(options),
-    checkPool: async (options) => (await import('./daemon/pool-check.js')).checkPoolOffline(options),
+    checkPool: async (options, onProgress) =>
+      (await import('./daemon/pool-check.js')).checkPoolOffline(options, onProgress),
     listKept: async (state) => (await import('./daemon/keeper-program.js')).listKept(state),
     abortKept: async (state, name) => (await import('./daemon/keeper-program.js')).abortKept(state, name),
   },

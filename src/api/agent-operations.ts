@@ -7,6 +7,7 @@ import type { AgentEvent } from '../block/event-log.js'
 import type { ImageView, PoolOperations } from './pool-operations.js'
 
 export type {
+  CheckProgressView,
   CreatePool,
   DiffView,
   ImageView,
@@ -208,6 +209,8 @@ export interface AgentOperations extends PoolOperations {
 
   inboundList(): Promise<InboundView[]>
   inboundShow(stream: string): Promise<InboundView>
+  /** Forget a stream that arrives, with its copy. @param yes the copy may be lost */
+  inboundRemove(stream: string, yes: boolean): Promise<void>
 
   /** Past events after this number, oldest first, 1,000 at most. */
   events(afterNumber: number): Promise<AgentEvent[]>

@@ -24,7 +24,15 @@ export interface PoolView {
   readonly reason: string
   /** Space that is being given back, or null. */
   readonly background: string | null
+  /** While it is being checked, else null. */
+  readonly check: CheckProgressView | null
   readonly volumes: readonly string[]
+}
+
+/** Pages of a pool's metadata that a check has read, of those it reads. */
+export interface CheckProgressView {
+  readonly donePages: number
+  readonly totalPages: number
 }
 
 export interface SnapshotView {
@@ -35,10 +43,14 @@ export interface SnapshotView {
   readonly sizeBytes: number
   /** What would come back at the least if it were removed. */
   readonly allocatedBytes: number
+  /** What hosts wrote to it takes this beyond allocatedBytes; null: it is as it was taken. */
+  readonly writtenBytes: number | null
   /** /dev/loopN, or null while detached. */
   readonly device: string | null
   /** /dev/tidemark/VOLUME@SNAPSHOT while attached, else null. */
   readonly link: string | null
+  /** While attached: its device refuses writes, and shows what was taken. */
+  readonly readOnly: boolean
   readonly state: 'attached' | 'detached' | 'failed'
   readonly reason: string
 }
@@ -126,7 +138,10 @@ export interface PoolOperations {
   snapshotCreate(volume: string, name: string): Promise<SnapshotView>
   /** Oldest first. */
   snapshotList(volume: string): Promise<SnapshotView[]>
+  /** With what was written to it. */
   snapshotRemove(volume: string, name: string): Promise<void>
+  /** It is as it was taken again. @param yes what was written to it may be lost */
+  snapshotDiscard(volume: string, name: string, yes: boolean): Promise<SnapshotView>
   /** The volume becomes as the snapshot is. @param yes what was written since may be lost */
   snapshotRollback(volume: string, name: string, yes: boolean): Promise<VolumeView>
   snapshotAttach(volume: string, name: string, readOnly: boolean): Promise<SnapshotView>

@@ -72,6 +72,13 @@ export const routes: readonly Route[] = [
   ...streamRoutes,
   read('/v1/inbound', schemas.listOf(schemas.inboundView), (operations) => operations.inboundList()),
   named('GET', '/v1/inbound/:name', schemas.inboundView, (operations, name) => operations.inboundShow(name)),
+  named(
+    'DELETE',
+    '/v1/inbound/:name',
+    schemas.nothing,
+    (operations, name, { yes }) => emptied(operations.inboundRemove(name, yes === 'true')),
+    schemas.yesQuery,
+  ),
 ]
 
 function epochMs(epoch: number | string): number {

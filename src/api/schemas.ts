@@ -152,8 +152,10 @@ export const snapshotView = view<SnapshotView>()(
     createdAt: text,
     sizeBytes: integer,
     allocatedBytes: integer,
+    writtenBytes: Type.Union([integer, Type.Null()]),
     device: textOrNull,
     link: textOrNull,
+    readOnly: Type.Boolean(),
     state: attachState,
     reason: text,
   }),
@@ -174,6 +176,7 @@ export const poolView = view<PoolView>()(
     state: Type.Enum(['online', 'nearly-full', 'full', 'damaged', 'failed']),
     reason: text,
     background: textOrNull,
+    check: Type.Union([Type.Object({ donePages: integer, totalPages: integer }), Type.Null()]),
     volumes: texts,
   }),
 )

@@ -82,6 +82,13 @@ export const volumeRoutes: readonly Route[] = [
   ),
   ofSnapshot(
     'POST',
+    '/discard',
+    schemas.snapshotView,
+    (operations, volume, snapshot, { yes }) => operations.snapshotDiscard(volume, snapshot, yes === 'true'),
+    schemas.yesQuery,
+  ),
+  ofSnapshot(
+    'POST',
     '/attach',
     schemas.snapshotView,
     (operations, volume, snapshot, { readOnly }) => operations.snapshotAttach(volume, snapshot, readOnly === 'true'),

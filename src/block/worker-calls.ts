@@ -9,7 +9,10 @@ interface Request {
   readonly argument: unknown
 }
 
-type Reply = { readonly id: number; readonly value: unknown } | { readonly id: number; readonly error: PlainError }
+type Reply =
+  | { readonly id: number; readonly progress: unknown }
+  | { readonly id: number; readonly value: unknown }
+  | { readonly id: number; readonly error: PlainError }
 
 interface PlainError {
   readonly message: string
@@ -21,6 +24,12 @@ interface PlainError {
 
 /** Requests waiting on one worker, at the most. */
 const queueLimit = 1024
+
+interface Waiting {
+  readonly resolve: (value: unknown) => void
+  readonly reject: (error: unknown) => void
+  readonly onProgress: ((progress: unknown) => void) | undefined
+}
 
 /** Descriptors that every worker holds too. */
 const held: number[] = []
@@ -41,18 +50,19 @@ export class WorkerCalls {
   readonly #script: URL
   #worker: ChildProcess | undefined
   #nextId = 1
-  readonly #waiting = new Map<number, { resolve: (value: unknown) => void; reject: (error: unknown) => void }>()
+  readonly #waiting = new Map<number, Waiting>()
 
   constructor(script: URL) {
     this.#script = script
   }
 
-  call<T>(method: string, argument: unknown): Promise<T> {
+  /** @param onProgress what the method tells of itself until it ends */
+  call<T>(method: string, argument: unknown, onProgress?: (progress: unknown) => void): Promise<T> {
     assert(this.#waiting.size < queueLimit, 'a worker is called faster than it answers')
     const worker = this.#start()
     const id = this.#nextId++
     return new Promise<T>((resolve, reject) => {
-      this.#waiting.set(id, { resolve: resolve as (value: unknown) => void, reject })
+      this.#waiting.set(id, { resolve: resolve as (value: unknown) => void, reject, onProgress })
       worker.ref()
       worker.channel?.ref()
       // What keeps it from being sent ends the worker, and that settles it.
@@ -96,6 +106,10 @@ export class WorkerCalls {
 
   #settle(reply: Reply): void {
     const waiting = this.#waiting.get(reply.id)
+    if ('progress' in reply) {
+      waiting?.onProgress?.(reply.progress)
+      return
+    }
     this.#waiting.delete(reply.id)
     // Nobody waits for it: it keeps nobody from ending.
     if (this.#waiting.size === 0) {
@@ -107,8 +121,10 @@ export class WorkerCalls {
   }
 }
 
-/** The worker's side: answer calls with these methods, one after the other. */
-export function serveCalls(methods: Record<string, (argument: never) => unknown>): void {
+/** The worker's side: answer calls with these methods, one after the other. `tell` is for who waits: not too often. */
+export function serveCalls(
+  methods: Record<string, (argument: never, tell: (progress: unknown) => void) => unknown>,
+): void {
   let last: Promise<void> = Promise.resolve()
   const answer = (reply: Reply): void => {
     if (process.connected) process.send?.(reply)
@@ -118,7 +134,8 @@ export function serveCalls(methods: Record<string, (argument: never) => unknown>
       try {
         const method = methods[request.method]
         assert(method, `no method ${request.method}`)
-        answer({ id: request.id, value: await method(request.argument as never) })
+        const { id } = request
+        answer({ id, value: await method(request.argument as never, (progress) => answer({ id, progress })) })
       } catch (error) {
         answer({ id: request.id, error: flatten(error) })
       }

@@ -1,4 +1,4 @@
-import type { KeptDeviceView, PoolCheckView } from '../api/agent-operations.js'
+import type { CheckProgressView, KeptDeviceView, PoolCheckView } from '../api/agent-operations.js'
 import type { AgentClient } from './agent-client.js'
 import type { Terminal } from './terminal.js'
 
@@ -12,7 +12,10 @@ export interface LocalPrograms {
     write: (text: string) => void
   }): Promise<void>
   /** Of a pool that no agent has open, by its devices. */
-  checkPool(options: { paths: readonly string[]; repair: boolean }): Promise<PoolCheckView>
+  checkPool(
+    options: { paths: readonly string[]; repair: boolean },
+    onProgress: (progress: CheckProgressView) => void,
+  ): Promise<PoolCheckView>
   /** What the keeper of this state directory holds; nothing when there is none. */
   listKept(stateDirectory: string): Promise<readonly KeptDeviceView[]>
   abortKept(stateDirectory: string, name: string): Promise<void>

@@ -202,6 +202,11 @@ export class Agent implements AgentOperations {
     return this.#changes.run(() => this.#parts.thin.removeSnapshot(volume, name))
   }
 
+  async snapshotDiscard(volume: string, name: string, yes: boolean): Promise<SnapshotView> {
+    const { thin, volumes } = this.#parts
+    return this.#changes.run(async () => volumes.snapshotView(await thin.discardWrites(volume, name, yes)))
+  }
+
   async snapshotRollback(volume: string, name: string, yes: boolean): Promise<VolumeView> {
     return this.#changes.run(async () => {
       await this.#parts.thin.rollback(volume, name, yes)
@@ -316,6 +321,29 @@ export class Agent implements AgentOperations {
 
   async inboundShow(stream: string): Promise<InboundView> {
     return this.#parts.inbound.show(stream)
+  }
+
+  inboundRemove(name: string, yes: boolean): Promise<void> {
+    const op = 'inbound remove'
+    const { inbound, volumes, thin } = this.#parts
+    return this.#changes.run(async () => {
+      const { stream, id, volumes: arriving } = inbound.show(name)
+      const inPool = arriving.flatMap(({ volume }) => (volume !== null && volumes.find(volume) ? [volume] : []))
+      const copies = inPool.map((volume) => volumes.thin(op, volume))
+      for (const copy of copies) thin.checkRemovable(op, copy)
+      if (!yes) {
+        const what = arriving.map((copy) => copy.volume ?? copy.path).join(', ')
+        const keep = inPool.map((volume) => ` To keep it first: tidemark clone create ${volume} NAME --full --wait.`)
+        throw new StorageError('CONFIRMATION_NEEDED', {
+          op,
+          object: stream,
+          hint: `The copy of this stream would be lost: ${what}.${keep[0] ?? ''} To remove it: tidemark inbound remove ${name} --yes`,
+        })
+      }
+      for (const copy of copies) await thin.leave(copy)
+      await inbound.remove(id)
+      for (const volume of inPool) await volumes.forget(volume, null)
+    })
   }
 
   async events(afterNumber: number): Promise<AgentEvent[]> {

@@ -87,7 +87,7 @@ export class InboundStreams {
   }
 
   list(): InboundView[] {
-    const begun = this.#known().filter(({ stream }) => stream.position.generation > 0)
+    const begun = this.#known().filter(({ stream: { position } }) => position.generation > 0 && !position.removed)
     const views = begun.map(({ stream, images }) => view(stream, images))
     return views.sort((a, b) => a.stream.localeCompare(b.stream))
   }
@@ -104,6 +104,18 @@ export class InboundStreams {
           ? 'Nothing of this name has arrived. See: tidemark inbound list'
           : `Two sources use this name. Give the id instead: ${found.map(({ id }) => id).join(' or ')}`,
     })
+  }
+
+  /**
+   * Forget a stream, with its images and all that has arrived; what it is called is show()'s business.
+   * @throws StorageError as of InboundStream.remove()
+   */
+  async remove(streamId: string): Promise<void> {
+    const found = this.#known().find(({ stream }) => stream.position.streamId === streamId)
+    if (!found) return
+    await found.stream.remove()
+    const text = 'forgotten, with its copy; it begins again when its source initializes it'
+    this.#options.report({ severity: 'info', code: 'INBOUND_REMOVED', object: found.stream.position.stream, text })
   }
 
   /**

@@ -1,5 +1,5 @@
 import type { PoolCheckView } from '../api/agent-operations.js'
-import { checkPool } from '../pool/check.js'
+import { type CheckOptions, checkPool } from '../pool/check.js'
 
 export interface PoolCheckJob {
   readonly paths: readonly string[]
@@ -7,7 +7,10 @@ export interface PoolCheckJob {
 }
 
 /** Of a pool that nobody has open. @throws StorageError as of checkPool() */
-export async function checkPoolOffline({ paths, repair }: PoolCheckJob): Promise<PoolCheckView> {
-  const { name, ...found } = await checkPool(paths, { repair })
+export async function checkPoolOffline(
+  { paths, repair }: PoolCheckJob,
+  onProgress?: CheckOptions['onProgress'],
+): Promise<PoolCheckView> {
+  const { name, ...found } = await checkPool(paths, { repair, ...(onProgress && { onProgress }) })
   return { pool: name, ...found }
 }

@@ -1,4 +1,4 @@
-import type { PoolCheckView } from '../api/agent-operations.js'
+import type { CheckProgressView, PoolCheckView } from '../api/agent-operations.js'
 import type { CreatePoolOptions, ThinPool } from '../pool/thin-pool.js'
 
 /** What the agent asks of the pool format: opened pools are faces, everything else is by paths. */
@@ -8,7 +8,11 @@ export interface PoolEngine {
   /** By all its devices, in any order. After a crash it is recovered. */
   open(paths: readonly string[]): Promise<ThinPool>
   /** Of a pool that nobody has open. */
-  check(paths: readonly string[], repair: boolean): Promise<PoolCheckView>
+  check(
+    paths: readonly string[],
+    repair: boolean,
+    onProgress: (progress: CheckProgressView) => void,
+  ): Promise<PoolCheckView>
   /** The id of the pool that a file or device belongs to, or undefined. */
   identify(path: string): Promise<string | undefined>
   /** It belongs to no pool afterwards; a file is gone. */

@@ -1,5 +1,5 @@
 import { realpath, rm } from 'node:fs/promises'
-import type { CreatePool, PoolCheckView, PoolDevice, PoolView } from '../api/agent-operations.js'
+import type { CheckProgressView, CreatePool, PoolCheckView, PoolDevice, PoolView } from '../api/agent-operations.js'
 import type { ReportEvent } from '../block/event-log.js'
 import { checkName, isName } from '../block/names.js'
 import type { StateStore } from '../block/state-store.js'
@@ -27,7 +27,8 @@ interface Entry {
   readonly pool: ThinPool | undefined
   /** Why it is not open. */
   readonly failure: string
-  readonly checking: boolean
+  /** Null: it is not being checked. */
+  readonly checking: CheckProgressView | null
 }
 
 export interface PoolsOptions {
@@ -91,7 +92,7 @@ export class Pools {
   }
 
   view(name: string): PoolView {
-    const { record, pool, failure } = this.#entry(name)
+    const { record, pool, failure, checking } = this.#entry(name)
     if (pool) return openView(pool)
     const none = { unitBytes: 0, blockBytes: 0, sizeBytes: 0, allocatedBytes: 0, mappedBytes: 0, virtualBytes: 0 }
     return {
@@ -103,6 +104,7 @@ export class Pools {
       state: 'failed',
       reason: failure,
       background: null,
+      check: checking,
       volumes: [],
     }
   }
@@ -205,11 +207,15 @@ export class Pools {
     const record = await exclusive(async () => {
       const { record, pool } = this.#idle('pool check', name)
       if (pool) await this.#close('pool check', pool)
-      this.#entries.set(name, { record, pool: undefined, failure: beingChecked, checking: true })
+      const checking = { donePages: 0, totalPages: 0 }
+      this.#entries.set(name, { record, pool: undefined, failure: beingChecked, checking })
       return record
     })
     try {
-      return await this.#options.engine.check(record.paths, repair)
+      return await this.#options.engine.check(record.paths, repair, (checking) => {
+        const entry = this.#entries.get(name)
+        if (entry?.checking) this.#entries.set(name, { ...entry, checking })
+      })
     } finally {
       await exclusive(() => this.#openRecord(record))
     }
@@ -235,11 +241,11 @@ export class Pools {
         throw new StorageError('OTHER_POOL', { op, object: record.name, hint })
       }
       this.#checkVolumeNames(op, pool)
-      this.#entries.set(record.name, { record, pool, failure: '', checking: false })
+      this.#entries.set(record.name, { record, pool, failure: '', checking: null })
     } catch (error) {
       await pool?.close().catch(() => undefined)
       const failure = error instanceof StorageError ? `${error.message}. ${error.hint} ${otherNames}` : String(error)
-      this.#entries.set(record.name, { record, pool: undefined, failure, checking: false })
+      this.#entries.set(record.name, { record, pool: undefined, failure, checking: null })
       this.#say('error', 'POOL_UNUSABLE', record.name, error)
     }
   }
@@ -275,7 +281,7 @@ export class Pools {
     const { name, id } = pool
     const record: PoolRecord = { name, id, paths: pool.facts().devices.map(({ path }) => path) }
     await this.#options.store.put({ [`pool/${name}`]: record })
-    this.#entries.set(name, { record, pool, failure: '', checking: false })
+    this.#entries.set(name, { record, pool, failure: '', checking: null })
   }
 
   async #forget(name: string): Promise<void> {
@@ -347,7 +353,8 @@ function openView(pool: ThinPool): PoolView {
   const { reason, sizeBytes, allocatedBytes } = facts
   const free = Math.floor((100 * (sizeBytes - allocatedBytes)) / sizeBytes)
   const volumes = pool.volumes().map(({ name }) => name)
-  return { ...facts, reason: reason || `${free} % of its space is free`, volumes: volumes.filter(isName) }
+  const told = { reason: reason || `${free} % of its space is free`, check: null, volumes: volumes.filter(isName) }
+  return { ...facts, ...told }
 }
 
 function nameInUse(op: string, name: string): StorageError {

@@ -48,10 +48,29 @@ export class ThinOperations {
   /** @param yes its data may be destroyed */
   async removeVolume(name: string, yes: boolean): Promise<void> {
     const op = 'volume remove'
-    const { volumes, images } = this.#options
+    const { volumes } = this.#options
     const volume = volumes.thin(op, name)
-    volumes.mustBeDetached(op, volume)
     this.#mustNotStream(op, name, 'Remove that first.')
+    this.checkRemovable(op, volume)
+    if (!yes) {
+      const what = `${formatBytes(volume.facts.allocatedBytes)} of data`
+      throw confirmation(op, name, `${what} would be lost. To destroy them: tidemark volume remove ${name} --yes`)
+    }
+    await this.leave(volume)
+    await volume.pool.removeVolume(name)
+    await volumes.forget(name, null)
+    this.#tell('VOLUME_DESTROYED', name, `its space comes back to the pool ${volume.pool.name}`)
+  }
+
+  /** Complete images that follow the volume become volumes like any other, and what was kept for them goes. */
+  leave({ pool, name }: ThinVolume): Promise<void> {
+    return this.#options.images.forget(pool, name)
+  }
+
+  /** @throws StorageError VOLUME_ATTACHED, HAS_SNAPSHOTS */
+  checkRemovable(op: string, volume: ThinVolume): void {
+    const { name } = volume
+    this.#options.volumes.mustBeDetached(op, volume)
     const shown = volume.facts.snapshots.filter(({ hidden }) => !hidden)
     if (shown.length > 0) {
       throw new StorageError('HAS_SNAPSHOTS', {
@@ -63,14 +82,6 @@ export class ThinOperations {
           .join('; ')}`,
       })
     }
-    if (!yes) {
-      const what = `${formatBytes(volume.facts.allocatedBytes)} of data`
-      throw confirmation(op, name, `${what} would be lost. To destroy them: tidemark volume remove ${name} --yes`)
-    }
-    await images.forget(volume.pool, name)
-    await volume.pool.removeVolume(name)
-    await volumes.forget(name, null)
-    this.#tell('VOLUME_DESTROYED', name, `its space comes back to the pool ${volume.pool.name}`)
   }
 
   /** @param force it may become smaller */
@@ -112,6 +123,23 @@ export class ThinOperations {
     await found.pool.removeSnapshot(name, snapshot)
     await volumes.forget(name, snapshot)
     this.#tell('SNAPSHOT_REMOVED', `${name}@${snapshot}`, 'what only it held comes back in the background')
+  }
+
+  /** The snapshot is as it was taken again. @param yes what was written to it may be lost */
+  async discardWrites(name: string, snapshot: string, yes: boolean): Promise<ThinVolume> {
+    const op = 'snapshot discard'
+    const { volumes } = this.#options
+    const found = volumes.snapshot(op, name, snapshot)
+    volumes.mustBeDetached(op, found)
+    const { writtenBytes = null } = found.facts.snapshots.find((known) => known.name === snapshot) ?? {}
+    if (writtenBytes !== null && !yes) {
+      const what = `${formatBytes(writtenBytes)} that were written to it since it was taken`
+      const hint = `${what} would be lost. To do it: tidemark snapshot discard ${name} ${snapshot} --yes`
+      throw confirmation(op, found.name, hint)
+    }
+    await found.pool.discardWrites(name, snapshot)
+    if (writtenBytes !== null) this.#tell('SNAPSHOT_DISCARDED', found.name, 'it is as it was taken again')
+    return found
   }
 
   /** @param yes what was written since may be lost */

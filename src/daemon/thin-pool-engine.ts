@@ -1,4 +1,5 @@
 import { rm } from 'node:fs/promises'
+import type { CheckProgressView } from '../api/agent-operations.js'
 import type { ReportEvent } from '../block/event-log.js'
 import { StorageError } from '../block/storage-error.js'
 import { WorkerCalls } from '../block/worker-calls.js'
@@ -27,7 +28,8 @@ export function thinPoolEngine(options: {
         waitForSpaceMs: config.poolWaitMs,
         marks: config.poolMarks,
       }),
-    check: (paths, repair) => checker.call('check', { paths, repair } satisfies PoolCheckJob),
+    check: (paths, repair, onProgress) =>
+      checker.call('check', { paths, repair } satisfies PoolCheckJob, (told) => onProgress(told as CheckProgressView)),
     identify,
     erase,
     close: () => checker.close(),

@@ -202,7 +202,7 @@ export class Volumes {
     const found = facts.snapshots.find(({ name }) => name === snapshot.snapshot)
     if (!found)
       throw new StorageError('NO_SUCH_SNAPSHOT', { op: 'snapshot', object: snapshot.name, hint: 'It is gone.' })
-    const { name, createdAt, sizeBytes, allocatedBytes } = found
+    const { name, createdAt, sizeBytes, allocatedBytes, writtenBytes } = found
     return {
       volume,
       name,
@@ -210,8 +210,10 @@ export class Volumes {
       createdAt,
       sizeBytes,
       allocatedBytes,
+      writtenBytes,
       device,
       link,
+      readOnly: snapshot.attachedReadOnly,
       ...this.#state(snapshot),
     }
   }

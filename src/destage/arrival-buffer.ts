@@ -79,6 +79,16 @@ export class ArrivalBuffer {
     await rm(this.file(name), { force: true, recursive: true })
   }
 
+  /** Nothing is left of what arrived, refused files included. */
+  async clear(): Promise<void> {
+    this.#unsettled = []
+    for (const folder of [this.#held, this.#refused]) {
+      for (const name of await readdir(folder).catch(() => [])) {
+        await rm(path.join(folder, name), { force: true, recursive: true })
+      }
+    }
+  }
+
   /** Out of the way, kept for the administrator; the oldest of many are dropped. Returns where it lies. */
   async setAside(file: string, name: string, nowMs = Date.now()): Promise<string> {
     const place = path.join(this.#refused, `${nowMs}-${name}`)

@@ -27,6 +27,14 @@ export class ImageFolder implements Images {
 
   async close(): Promise<void> {}
 
+  async remove(volumes: readonly InboundVolume[]): Promise<void> {
+    for (const volume of volumes) {
+      const file = this.path(volume)
+      for (const each of [file, file + incomingSuffix]) await rm(each, { force: true })
+    }
+    if (await exists(this.directory)) await syncDirectory(this.directory)
+  }
+
   async begin({ volumes }: ImageGeneration): Promise<InboundVolume[]> {
     await makeFolder(this.directory)
     for (const volume of volumes) {

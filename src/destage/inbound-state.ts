@@ -32,6 +32,11 @@ export interface InboundPosition {
   /** Epochs up to this one may have been applied in part: they are applied again before anything else. */
   readonly intent: number
   readonly volumes: readonly InboundVolume[]
+  /**
+   * An operator of this side removed the stream: nothing of this generation is taken in any more, only a newer one begins
+   * it again. Kept, so that what arrived once is not applied anew, and the source believes what it is told.
+   */
+  readonly removed?: boolean
   /** Of the next acknowledgement. */
   readonly sequence: number
 }

@@ -36,6 +36,10 @@ export interface InboundStreamOptions {
   readonly onApplied?: (position: InboundPosition) => Promise<void>
 }
 
+/** To the source. */
+const removedReason =
+  'STREAM_REMOVED: it was removed at the destination. Remove it at the source too, or initialize it again there'
+
 type InboundStateName = 'initializing' | 'consistent' | 'applying' | 'stalled' | 'failed'
 
 /** The destination side of one stream: takes in what arrives, applies it in order, tells the source. */
@@ -49,6 +53,8 @@ export class InboundStream {
   #gapSinceMs: number | null = null
   /** Held while images change. */
   readonly #boundary = new Exclusive()
+  /** Held while images are opened or removed; within #boundary, where both are. */
+  readonly #opening = new Exclusive()
   #applying = false
   /** What keeps the next epoch from being applied; null: nothing. */
   #obstacle: StorageError | null = null
@@ -80,6 +86,7 @@ export class InboundStream {
       const state = this.#obstacle.retry === 'never' ? 'failed' : 'stalled'
       return { state, reason: `${this.#obstacle.code}: ${this.#obstacle.hint}` }
     }
+    if (this.position.removed) return { state: 'failed', reason: removedReason }
     const newer = this.#intake.nextIsTooNew
     if (newer) {
       const reason = `FORMAT_TOO_NEW: epoch ${newer.epoch} was written by a newer agent; upgrade this one`
@@ -114,6 +121,30 @@ export class InboundStream {
     })
   }
 
+  /**
+   * Forget the stream: its images, and what has arrived, are removed. What a source goes on to send of this generation
+   * is dropped, and the source is told; one that it initializes anew begins here again.
+   *
+   * Steps: (1) the removal is recorded, (2) images and files go, (3) the volumes are recorded as gone. After a crash
+   * behind (1) the next agent does the rest; (2) before (1) would leave a stream whose images nobody has.
+   *
+   * @throws StorageError VOLUME_OPEN, HAS_SNAPSHOTS: it is tried again until that is mended
+   */
+  async remove(): Promise<void> {
+    await this.#boundary.run(async () => {
+      await this.#state.move({ removed: true, consistent: false, intent: 0 })
+      this.#obstacle = null
+      await this.#opening.run(() => this.#clear())
+    })
+    this.pause.wake()
+  }
+
+  async #clear(): Promise<void> {
+    await this.#options.images.remove(this.position.volumes)
+    await this.#intake.clear()
+    await this.#state.move({ volumes: [] })
+  }
+
   async run(signal: AbortSignal): Promise<void> {
     this.#told = ''
     let reopened = false
@@ -133,14 +164,17 @@ export class InboundStream {
 
   /** @returns whether there may be more to do at once */
   async #turn(): Promise<boolean> {
-    await this.#openImages()
+    await this.#opening.run(() => this.#settleImages())
     const taken = await this.#intake.take()
+    await this.#dropRemoved()
     const plan = planSequence(this.position, this.#candidates(), this.#limits)
     for (const part of plan.obsolete) await this.#intake.drop(part)
     this.#noteMissing(plan.missing)
     if (plan.apply.length === 0) return taken > 0
     try {
       await this.#boundary.run(async () => {
+        // Meanwhile.
+        if (this.position.removed && plan.generation === this.position.generation) return
         if (plan.generation > this.position.generation) await this.#beginGeneration(plan.generation, plan.apply[0]!)
         await this.#apply(plan.apply)
       })
@@ -155,6 +189,19 @@ export class InboundStream {
     return true
   }
 
+  async #settleImages(): Promise<void> {
+    const { removed, volumes } = this.position
+    if (!removed) return this.#openImages()
+    if (volumes.length > 0) await this.#clear()
+  }
+
+  /** Taken in while the stream was being removed. */
+  async #dropRemoved(): Promise<void> {
+    const { removed, generation } = this.position
+    if (!removed) return
+    for (const part of [...this.#intake.held.values()]) if (part.generation <= generation) await this.#intake.drop(part)
+  }
+
   async #openImages(): Promise<void> {
     const { generation, volumes, consistent } = this.position
     if (generation > 0) await this.#options.images.open(volumes, consistent)
@@ -165,8 +212,9 @@ export class InboundStream {
    * stays readable meanwhile. Not when that has failed just now: then the new generation is the way out.
    */
   #candidates(): HeldPart[] {
-    const { generation, appliedEpoch, intent } = this.position
-    const all = [...this.#intake.held.values()]
+    const { generation, appliedEpoch, intent, removed } = this.position
+    const held = [...this.#intake.held.values()]
+    const all = removed ? held.filter((part) => part.generation > generation) : held
     if (intent <= appliedEpoch || this.#obstacle) return all
     const current = all.filter((part) => part.generation === generation)
     return planSequence(this.position, current, this.#limits).apply.length > 0 ? current : all
@@ -193,6 +241,7 @@ export class InboundStream {
       consistent: false,
       intent: 0,
       volumes,
+      removed: false,
     })
     await this.#openImages()
     this.#intake.forgetPassed()
@@ -267,6 +316,7 @@ export class InboundStream {
   #wanted(): { epoch: number; part: number }[] {
     const gap = this.#gapSinceMs !== null && performance.now() - this.#gapSinceMs > gapGraceMs
     const { generation } = this.#intake
+    if (this.position.removed && generation === this.position.generation) return []
     const applied = generation === this.position.generation ? this.position.appliedEpoch : 0
     const places = this.#intake.refused(generation)
     const known = new Set(places.map(({ epoch, part }) => `${epoch}/${part}`))

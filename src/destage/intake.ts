@@ -82,7 +82,7 @@ export class Intake {
   /** @returns how many files were taken from the inbox; there may be more */
   async take(): Promise<number> {
     const { inbox, arrivals, position } = this.#options
-    const { streamId, generation: current, appliedEpoch } = position()
+    const { streamId, generation: current, appliedEpoch, removed } = position()
     const { parts, others } = await inbox.names(streamId)
     for (const name of others) this.#leave(name, 'its name is not that of a replication file')
     let taken = 0
@@ -93,7 +93,7 @@ export class Intake {
       if (generation === current && epoch > appliedEpoch + windowEpochs) continue
       const fault = await inbox.fault(streamId, name)
       if (fault !== undefined) await this.#putAway(name, place, fault)
-      else if (generation < current || (generation === current && epoch <= appliedEpoch)) {
+      else if (generation < current || (generation === current && (removed || epoch <= appliedEpoch))) {
         await inbox.remove(streamId, name)
       } else {
         if (await arrivals.take(inbox.file(streamId, name), name)) await this.#admit(name)
@@ -120,6 +120,14 @@ export class Intake {
     this.#held.delete(part.name)
     await worker.call('forget', arrivals.file(part.name))
     await arrivals.remove(part.name)
+  }
+
+  /** Nothing that has arrived is needed. */
+  async clear(): Promise<void> {
+    for (const part of [...this.#held.values()]) await this.drop(part)
+    this.#tooNew.clear()
+    this.#refused.forget(this.#options.position().generation, Number.MAX_SAFE_INTEGER)
+    await this.#options.arrivals.clear()
   }
 
   /** Claims about epochs that are applied count no more. */

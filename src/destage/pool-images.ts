@@ -87,6 +87,20 @@ export class PoolImages implements Images {
     }
   }
 
+  async remove(volumes: readonly InboundVolume[]): Promise<void> {
+    const pool = this.#options.pool()
+    for (const volume of volumes) {
+      const { poolId, volume: name } = thinOf(volume)
+      const incoming = incomingName(name)
+      for (const each of [incoming, name]) await this.#letGo(each)
+      if (pool?.id !== poolId) continue
+      for (const each of [incoming, name]) {
+        if (has(pool, each) && !isForeign(pool, each)) await pool.removeVolume(each)
+        this.#options.forget(each)
+      }
+    }
+  }
+
   async close(): Promise<void> {
     for (const name of [...this.#held.keys()]) await this.#letGo(name)
   }

@@ -37,6 +37,13 @@ export class StreamImages implements Images {
     return this.#of(volumes[0]).promote(volumes)
   }
 
+  async remove(volumes: readonly InboundVolume[]): Promise<void> {
+    const { files, thin } = this.#options
+    await thin.remove(volumes.filter((volume) => volume.thin))
+    // Also of a generation before, which was made of files.
+    await files.remove(volumes)
+  }
+
   close(): Promise<void> {
     return this.#options.thin.close()
   }

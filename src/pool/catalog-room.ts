@@ -1,4 +1,4 @@
-import type { Catalog, Operation, VolumeEntry } from './catalog.js'
+import { type Catalog, findWritten, type Operation, type VolumeEntry } from './catalog.js'
 import {
   CATALOG_HEADER_BYTES,
   directoryEntryBytes,
@@ -80,7 +80,11 @@ function growthOf(catalog: Catalog, operation: Operation, geometry: Geometry): n
     case 'rename-volume': {
       // What goes is more than a name.
       if (operation.replace !== undefined) return 0
-      return textBytes(operation.name) - textBytes(catalog.volumes.get(operation.volume)?.name ?? '')
+      const volume = catalog.volumes.get(operation.volume)
+      const longer = textBytes(operation.name) - textBytes(volume?.name ?? '')
+      // What was written to its snapshots is called after it.
+      const after = volume?.snapshots.filter(({ name }) => findWritten(catalog, volume, name)).length ?? 0
+      return longer * (1 + after)
     }
     case 'set-image': {
       const old = catalog.volumes.get(operation.volume)?.image ?? null

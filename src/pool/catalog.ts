@@ -2,6 +2,8 @@ import assert from 'node:assert/strict'
 import { type LayerId, noLayer } from './geometry.js'
 import type { ImageOrigin } from './thin-pool.js'
 
+const ofSnapshot = '@'
+
 /** A volume in the catalog, from 1 on; never used again for another. */
 export type VolumeId = number & { readonly kind: 'volume-id' }
 export const volumeId = (value: number): VolumeId => value as VolumeId
@@ -74,7 +76,7 @@ export type Operation =
     }
   /** Without snapshots. Its layers become garbage. */
   | { readonly op: 'remove-volume'; readonly volume: VolumeId }
-  /** `replace`: that volume's snapshots become this one's, and it goes. */
+  /** `replace`: that volume's snapshots become this one's, and it goes. What was written to snapshots stays theirs. */
   | { readonly op: 'rename-volume'; readonly volume: VolumeId; readonly name: string; readonly replace?: VolumeId }
   /** To a smaller size: HOLE records for what is cut off come first. */
   | { readonly op: 'resize'; readonly volume: VolumeId; readonly sizeBytes: number }
@@ -87,6 +89,7 @@ export type Operation =
       readonly createdAt: string
       readonly hidden: boolean
     }
+  /** With what was written to it. */
   | { readonly op: 'remove-snapshot'; readonly volume: VolumeId; readonly name: string }
   /** `layer` becomes the volume's top layer, over the snapshot's; the old one becomes garbage. */
   | { readonly op: 'rollback'; readonly volume: VolumeId; readonly name: string; readonly layer: LayerId }
@@ -153,6 +156,8 @@ export function applyOperation(catalog: Catalog, operation: Operation): void {
     case 'remove-snapshot': {
       const volume = volumeIn(catalog, operation.volume)
       const gone = snapshotIn(volume, operation.name)
+      const written = findWritten(catalog, volume, gone.name)
+      if (written) catalog.volumes.delete(written.id)
       change(catalog, volume.id, { snapshots: volume.snapshots.filter((snapshot) => snapshot !== gone) })
       return
     }
@@ -242,11 +247,29 @@ export function findSnapshot(volume: VolumeEntry, name: string): SnapshotEntry |
   return volume.snapshots.find((snapshot) => snapshot.name === name)
 }
 
+/**
+ * What a host wrote to a snapshot is a thin clone of it under this name, which no operator can give: it comes and goes
+ * with the snapshot, and is shown as the snapshot's.
+ */
+export function writtenName(volume: string, snapshot: string): string {
+  return `${volume}${ofSnapshot}${snapshot}`
+}
+
+/** It holds what was written to a snapshot, and is no volume of its own to anybody. */
+export function isWritten({ name }: VolumeEntry): boolean {
+  return name.includes(ofSnapshot)
+}
+
+export function findWritten(catalog: Catalog, volume: VolumeEntry, snapshot: string): VolumeEntry | undefined {
+  return findVolume(catalog, writtenName(volume.name, snapshot))
+}
+
 function rename(catalog: Catalog, id: VolumeId, name: string, replace: VolumeId | undefined): void {
   const volume = volumeIn(catalog, id)
   const holder = findVolume(catalog, name)
   if (replace === undefined) {
     assert(holder === undefined || holder === volume, `no volume is called ${name}`)
+    renameWritten(catalog, volume, name)
     change(catalog, id, { name })
     return
   }
@@ -255,8 +278,16 @@ function rename(catalog: Catalog, id: VolumeId, name: string, replace: VolumeId 
   for (const snapshot of replaced.snapshots) {
     assert(!findSnapshot(volume, snapshot.name), `only one of them has a snapshot ${snapshot.name}`)
   }
+  renameWritten(catalog, volume, name)
   catalog.volumes.delete(replace)
   change(catalog, id, { name, snapshots: [...replaced.snapshots, ...volume.snapshots] })
+}
+
+function renameWritten(catalog: Catalog, volume: VolumeEntry, name: string): void {
+  for (const snapshot of volume.snapshots) {
+    const written = findWritten(catalog, volume, snapshot.name)
+    if (written) change(catalog, written.id, { name: writtenName(name, snapshot.name) })
+  }
 }
 
 function change(catalog: Catalog, id: VolumeId, changes: Partial<VolumeEntry>): void {

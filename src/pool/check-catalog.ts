@@ -1,4 +1,4 @@
-import { type Catalog, childCounts, namedLayers, type VolumeEntry } from './catalog.js'
+import { type Catalog, childCounts, isWritten, namedLayers, type VolumeEntry, writtenName } from './catalog.js'
 import { type LayerId, noLayer } from './geometry.js'
 
 /**
@@ -19,12 +19,28 @@ export function catalogFaults(catalog: Catalog): string[] {
   for (const volume of catalog.volumes.values()) {
     if (names.has(volume.name)) faults.push(`two volumes are called ${volume.name}`)
     names.add(volume.name)
-    take(volume.layer, volume.name)
+    take(volume.layer, isWritten(volume) ? `what was written to ${volume.name}` : volume.name)
     if (children.has(volume.layer)) faults.push(`the top layer of ${volume.name} is under another`)
     if (volume.sizeBytes <= 0) faults.push(`${volume.name} has no size`)
     if (volume.id >= catalog.nextId) faults.push(`the id of ${volume.name} will be used again`)
     faults.push(...snapshotFaults(volume))
     for (const { name, layer } of volume.snapshots) take(layer, `${volume.name}@${name}`)
+  }
+  return [...faults, ...writtenFaults(catalog)]
+}
+
+/** What was written to a snapshot stands on it. */
+function writtenFaults({ volumes, layers }: Catalog): string[] {
+  const taken = new Map<string, LayerId>()
+  for (const volume of volumes.values()) {
+    for (const { name, layer } of volume.snapshots) taken.set(writtenName(volume.name, name), layer)
+  }
+  const faults: string[] = []
+  for (const volume of volumes.values()) {
+    if (!isWritten(volume)) continue
+    if (layers.get(volume.layer) !== taken.get(volume.name))
+      faults.push(`what was written to ${volume.name} is not over it`)
+    if (volume.snapshots.length > 0) faults.push(`what was written to ${volume.name} has snapshots`)
   }
   return faults
 }
@@ -70,7 +86,7 @@ export function showingLayers(catalog: Catalog): Map<LayerId, string[]> {
     }
   }
   for (const volume of catalog.volumes.values()) {
-    note(volume.layer, volume.name)
+    note(volume.layer, isWritten(volume) ? `${volume.name} as it was written to` : volume.name)
     for (const snapshot of volume.snapshots) note(snapshot.layer, `${volume.name}@${snapshot.name}`)
   }
   return showing

@@ -1,5 +1,6 @@
 import { layerLimits, showingLayers } from './check-catalog.js'
 import { type Findings, listed } from './check-findings.js'
+import type { CountedPages } from './check-progress.js'
 import type { LostUnit, Replayed } from './check-replay.js'
 import { type BlockIndex, type LayerId, noLayer, type UnitIndex, unitIndex } from './geometry.js'
 import { HoleSet } from './hole-set.js'
@@ -18,6 +19,7 @@ export async function examineLayers(
   { state, loader }: Replayed,
   rewrite: ReadonlySet<UnitIndex>,
   findings: Findings,
+  progress: CountedPages,
 ): Promise<UnitChange[]> {
   const { catalog, units, geometry } = state
   const corrections: UnitChange[] = []
@@ -32,12 +34,13 @@ export async function examineLayers(
       continue
     }
     const volumes = showing.get(layer) ?? []
-    const twice = await blocksTwice({ state, loader }, owned)
+    const twice = await blocksTwice({ state, loader }, owned, progress)
     const limit = limits.get(layer) ?? Number.POSITIVE_INFINITY
     const seen = new Set<number>()
     const again: number[] = []
     const beyond: number[] = []
     await loader.readUnits(owned, (index, blocks) => {
+      progress.add(1)
       let isWrong = rewrite.has(index)
       if (units.used(index) !== usedSlots(blocks)) {
         const object = geometry.describeUnit(geometry.unitAt(index))
@@ -144,10 +147,12 @@ function unitsByLayer({ units }: Replayed['state']): Map<LayerId, UnitIndex[]> {
 async function blocksTwice(
   { state, loader }: Pick<Replayed, 'state' | 'loader'>,
   owned: readonly UnitIndex[],
+  progress: CountedPages,
 ): Promise<Set<number>> {
   const all = new Float64Array(owned.length * state.geometry.blocksPerUnit)
   let count = 0
   await loader.readUnits(owned, (_, blocks) => {
+    progress.add(1)
     for (const block of blocks) if (block !== freeSlot) all[count++] = block
   })
   const sorted = all.subarray(0, count).sort()

@@ -1,3 +1,4 @@
+import type { CountedPages } from './check-progress.js'
 import type { DeviceFile } from './device-file.js'
 import { type Geometry, noLayer, pageBytes, type UnitIndex } from './geometry.js'
 import { type Damage, mapPageName, mapPageOffset, other, type Tree, unitPageOffset } from './tree-reader.js'
@@ -24,12 +25,14 @@ export async function examineUnitPages(
   devices: readonly DeviceFile[],
   geometry: Geometry,
   { units }: Tree,
+  progress: CountedPages,
 ): Promise<PageReport> {
   const report: PageReport = { lost: new Map(), first: [], second: [], misfit: [] }
   for (const layout of geometry.devices) {
     const base = geometry.baseOf(layout.index)
     for (let from = 0; from < layout.unitCount; from += piecePages) {
       const count = Math.min(piecePages, layout.unitCount - from)
+      progress.add(count)
       if (units.layer.subarray(base + from, base + from + count).every((layer) => layer === noLayer)) continue
       const device = devices[layout.index]!
       const read = (copy: 0 | 1) => device.read(unitPageOffset(layout, copy, from), count * pageBytes)

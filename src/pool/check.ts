@@ -1,9 +1,10 @@
 import { bootId } from './boot-id.js'
-import type { Catalog } from './catalog.js'
+import { type Catalog, isWritten } from './catalog.js'
 import { catalogFaults, showingLayers } from './check-catalog.js'
 import { Findings, listed, type PoolFinding } from './check-findings.js'
 import { dropStrayHoles, examineLayers, freedUnit, settleLost } from './check-layers.js'
 import { examineMapCopies, examineUnitPages, type PageReport } from './check-pages.js'
+import { type CheckProgress, CountedPages } from './check-progress.js'
 import { type LostUnit, type Replayed, replayLog, SavedPages, saveFromLog } from './check-replay.js'
 import type { DeviceFile } from './device-file.js'
 import type { LayerId, UnitIndex } from './geometry.js'
@@ -41,6 +42,8 @@ export interface PoolCheck {
 
 export interface CheckOptions {
   readonly repair?: boolean
+  /** Called now and then: pages of units read, of so many that are to be read. A repair reads all of them again. */
+  readonly onProgress?: (progress: CheckProgress) => void
   /** For tests: where the checkpoint of a repair may be cut short. */
   readonly onStep?: (step: CheckpointStep) => void
 }
@@ -55,7 +58,7 @@ export interface CheckOptions {
 export async function checkPool(paths: readonly string[], options: CheckOptions = {}): Promise<PoolCheck> {
   const found = await checkOnce(paths, options)
   if (!found.findings.some(({ repaired }) => repaired)) return found
-  const left = await checkOnce(paths, {})
+  const left = await checkOnce(paths, options.onProgress ? { onProgress: options.onProgress } : {})
   return { ...left, findings: [...found.findings.filter(({ repaired }) => repaired), ...left.findings] }
 }
 
@@ -68,7 +71,11 @@ async function checkOnce(paths: readonly string[], options: CheckOptions): Promi
   }
 }
 
-async function checkDevices(devices: PoolDevices, { repair = false, onStep }: CheckOptions): Promise<PoolCheck> {
+async function checkDevices(
+  devices: PoolDevices,
+  { repair = false, onStep, onProgress }: CheckOptions,
+): Promise<PoolCheck> {
+  const progress = new CountedPages(onProgress)
   const findings = new Findings()
   findings.addDamage(devices.damage, 'warning', true)
   const { superblockDamage, checkpoints, lastBoot } = await readCheckpoints(devices, false)
@@ -88,7 +95,7 @@ async function checkDevices(devices: PoolDevices, { repair = false, onStep }: Ch
   if (!first || catalogFaults(first.tree.catalog).length > 0) return unusable(devices, first, findings)
 
   const ring = { file: devices.byNumber.get(0)!.file, layout: first.geometry.head, seed: logSeed(devices.poolId) }
-  const base = await chooseTree(devices, whole, ring)
+  const base = await chooseTree(devices, whole, ring, progress)
   const { tree, geometry } = base.found
   const files = filesOf(devices, base.found)
   // What a next checkpoint began to write, or has written, over older copies is no damage; it is written again all the same.
@@ -104,7 +111,7 @@ async function checkDevices(devices: PoolDevices, { repair = false, onStep }: Ch
   const replayed = await replayLog(store, new SavedPages(store, lost), lost)
   for (const text of [lostRecords, replayed.misfit]) {
     if (text === undefined) continue
-    const volumes = [...store.catalog.volumes.values()].map(({ name }) => name)
+    const volumes = [...store.catalog.volumes.values()].filter((each) => !isWritten(each)).map(({ name }) => name)
     findings.add({ severity: 'error', object: 'log', text, volumes, repairable: true })
   }
   for (const { layer, blocks } of replayed.displaced) {
@@ -113,7 +120,7 @@ async function checkDevices(devices: PoolDevices, { repair = false, onStep }: Ch
     findings.add({ severity: 'error', object: `layer ${layer}`, text, volumes, repairable: true })
   }
   const rewrite = new Set([...base.pages.misfit, ...lost.keys()])
-  const corrections = await examineLayers(replayed, rewrite, findings)
+  const corrections = await examineLayers(replayed, rewrite, findings, progress)
   await settleLost(replayed, lost, findings)
   dropStrayHoles(replayed, findings)
 
@@ -141,10 +148,16 @@ interface Base {
  * The newest checkpoint whose unit pages are all there, else the one with the fewest lost. The older one will do as well
  * as the newer when the log is whole from there on: the same records give the same state.
  */
-async function chooseTree(devices: PoolDevices, whole: readonly FoundTree[], ring: LogRing): Promise<Base> {
+async function chooseTree(
+  devices: PoolDevices,
+  whole: readonly FoundTree[],
+  ring: LogRing,
+  progress: CountedPages,
+): Promise<Base> {
   const bases: Base[] = []
   for (const found of whole) {
-    const pages = await examineUnitPages(filesOf(devices, found), found.geometry, found.tree)
+    progress.expect(found.geometry.unitCount, found.tree.units.layer)
+    const pages = await examineUnitPages(filesOf(devices, found), found.geometry, found.tree, progress)
     bases.push({ found, pages })
     if (pages.lost.size === 0) break
   }
@@ -235,7 +248,7 @@ function unusable(devices: PoolDevices, found: FoundTree | undefined, findings: 
 
 function factsOf(devices: PoolDevices, catalog: Catalog | undefined, replayed: Replayed | undefined) {
   const id = devices.poolId.toString('hex')
-  const volumes = [...(catalog?.volumes.values() ?? [])]
+  const volumes = [...(catalog?.volumes.values() ?? [])].filter((volume) => !isWritten(volume))
   const { geometry, units } = replayed?.state ?? {}
   const unitBytes = geometry?.unitBytes ?? 0
   return {

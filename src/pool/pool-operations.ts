@@ -4,11 +4,14 @@ import { sectorBytes } from '../block/units.js'
 import {
   findSnapshot,
   findVolume,
+  findWritten,
+  isWritten,
   type Operation,
   type SnapshotEntry,
   type VolumeEntry,
   type VolumeId,
   volumeId,
+  writtenName,
 } from './catalog.js'
 import { wouldFit } from './catalog-room.js'
 import { blockIndex, type LayerId, layerId } from './geometry.js'
@@ -130,7 +133,9 @@ export class PoolOperations {
       this.#append(() => {
         const volume = this.volume(op, name)
         const { layer } = this.snapshot(op, volume, snapshot)
+        const written = findWritten(this.#parts.state.catalog, volume, snapshot)
         if (this.#parts.open.isLayerOpen(layer)) throw isOpen(op, `${name}@${snapshot}`)
+        if (written) this.#checkClosed(op, written)
         return { op: 'remove-snapshot', volume: volume.id, name: snapshot }
       }),
     )
@@ -162,6 +167,41 @@ export class PoolOperations {
     )
   }
 
+  /** The thin clone that takes what a host writes to a snapshot: made when there is none. */
+  async writtenTo(name: string, snapshot: string): Promise<VolumeEntry> {
+    const op = 'snapshot write'
+    const find = (): VolumeEntry | undefined => this.#written(op, name, snapshot)
+    const make = (): Operation => {
+      const from = this.volume(op, name)
+      this.snapshot(op, from, snapshot)
+      this.#checkRoom(op, `${name}@${snapshot}`)
+      const written = writtenName(name, snapshot)
+      return { op: 'clone', ...this.#newIds(), name: written, from: from.id, snapshot, createdAt: now() }
+    }
+    if (!find()) {
+      await this.#durably(async () => {
+        if (!find()) await this.#append(make)
+      })
+    }
+    const made = find()
+    if (made) return made
+    const hint = 'What was written to it was discarded in the meantime.'
+    throw new StorageError('NO_SUCH_SNAPSHOT', { op, object: `${name}@${snapshot}`, retry: 'later', hint })
+  }
+
+  /** What was written to a snapshot goes, the snapshot stays. Nothing to do when there is nothing. */
+  discardWrites(name: string, snapshot: string): Promise<void> {
+    const op = 'snapshot discard'
+    return this.#durably(async () => {
+      const written = this.#written(op, name, snapshot)
+      if (!written) return
+      await this.#append(() => {
+        this.#checkClosed(op, written)
+        return { op: 'remove-volume', volume: written.id }
+      })
+    })
+  }
+
   setImage(name: string, image: ImageOrigin | null): Promise<void> {
     return this.#durably(() =>
       this.#append(() => ({ op: 'set-image', volume: this.volume('volume image', name).id, image })),
@@ -189,7 +229,7 @@ export class PoolOperations {
   /** @throws StorageError NO_SUCH_VOLUME */
   volume(op: string, name: string): VolumeEntry {
     const volume = findVolume(this.#parts.state.catalog, name)
-    if (volume) return volume
+    if (volume && !isWritten(volume)) return volume
     const hint = `The pool ${this.#parts.state.catalog.name} has no volume of this name. See: tidemark volume list`
     throw new StorageError('NO_SUCH_VOLUME', { op, object: name, hint })
   }
@@ -200,6 +240,12 @@ export class PoolOperations {
     if (snapshot) return snapshot
     const hint = `See: tidemark snapshot list ${volume.name}`
     throw new StorageError('NO_SUCH_SNAPSHOT', { op, object: `${volume.name}@${name}`, hint })
+  }
+
+  #written(op: string, name: string, snapshot: string): VolumeEntry | undefined {
+    const volume = this.volume(op, name)
+    this.snapshot(op, volume, snapshot)
+    return findWritten(this.#parts.state.catalog, volume, snapshot)
   }
 
   /** What is cut off is trimmed in the same step. */

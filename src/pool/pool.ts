@@ -4,7 +4,7 @@ import { StorageError } from '../block/storage-error.js'
 import type { Intercept, NativePool, PoolEvent } from '../intercept/addon.js'
 import { intercept as realIntercept } from '../intercept/intercept.js'
 import { auditPool } from './audit.js'
-import type { Operation } from './catalog.js'
+import { isWritten, type Operation, type VolumeEntry } from './catalog.js'
 import type { CheckpointStep } from './checkpoint-writer.js'
 import { prepareDevice } from './create-pool.js'
 import { byteExtents, changedBlocks, mappedBlocks } from './diff.js'
@@ -12,7 +12,7 @@ import type { LogSequence } from './geometry.js'
 import { encodeOperation } from './log-record.js'
 import { defaultMarks } from './marks.js'
 import { MetadataStore } from './metadata-store.js'
-import { volumeFacts } from './pool-facts.js'
+import { volumeFacts, writtenLayers } from './pool-facts.js'
 import { recoverPool } from './recovery.js'
 import { RunningPool } from './running-pool.js'
 import type { ByteExtent, ImageOrigin, OpenThinVolume, PoolFacts, ThinPool, ThinVolumeFacts } from './thin-pool.js'
@@ -81,9 +81,9 @@ export class Pool implements ThinPool {
 
   facts(): PoolFacts {
     this.#pool.take()
-    const { units, geometry, catalog } = this.#pool.state
+    const { units, geometry } = this.#pool.state
     let virtualBytes = 0
-    for (const volume of catalog.volumes.values()) virtualBytes += volume.sizeBytes
+    for (const volume of this.#shownVolumes()) virtualBytes += volume.sizeBytes
     return {
       name: this.name,
       id: this.id,
@@ -102,12 +102,14 @@ export class Pool implements ThinPool {
 
   volumes(): ThinVolumeFacts[] {
     this.#pool.take()
-    return [...this.#pool.state.catalog.volumes.values()].map((volume) => volumeFacts(this.#pool.state, volume))
+    const written = writtenLayers(this.#pool.state)
+    return this.#shownVolumes().map((volume) => volumeFacts(this.#pool.state, volume, written))
   }
 
   volume(name: string): ThinVolumeFacts {
     this.#pool.take()
-    return volumeFacts(this.#pool.state, this.#pool.operations.volume('volume show', name))
+    const { state, operations } = this.#pool
+    return volumeFacts(state, operations.volume('volume show', name), writtenLayers(state))
   }
 
   createVolume(name: string, sizeBytes: number, role: 'volume' | 'inbound' = 'volume'): Promise<void> {
@@ -132,6 +134,10 @@ export class Pool implements ThinPool {
 
   removeSnapshot(volume: string, name: string): Promise<void> {
     return this.#pool.operations.removeSnapshot(volume, name)
+  }
+
+  discardWrites(volume: string, snapshot: string): Promise<void> {
+    return this.#pool.operations.discardWrites(volume, snapshot)
   }
 
   rollback(volume: string, snapshot: string): Promise<void> {
@@ -165,7 +171,7 @@ export class Pool implements ThinPool {
     })
   }
 
-  /** @throws StorageError VOLUME_OPEN, SNAPSHOT_READ_ONLY, POOL_DAMAGED, and as of Intercept.openVolume() */
+  /** @throws StorageError VOLUME_OPEN, POOL_NEARLY_FULL, POOL_DAMAGED, and as of Intercept.openVolume() */
   async open(
     volume: string,
     snapshot: string | null,
@@ -176,10 +182,8 @@ export class Pool implements ThinPool {
     const entry = operations.volume(op, volume)
     if (snapshot === null) return open.openVolume(entry, options)
     const { layer, sizeBytes } = operations.snapshot(op, entry, snapshot)
-    const name = `${volume}@${snapshot}`
-    if (options.readOnly) return open.openSnapshot(name, layer, sizeBytes, options)
-    const hint = `A snapshot never changes. To write to its content: tidemark clone create ${name} NAME`
-    throw new StorageError('SNAPSHOT_READ_ONLY', { op, object: name, hint })
+    if (options.readOnly) return open.openSnapshot(`${volume}@${snapshot}`, layer, sizeBytes, options)
+    return open.openVolume(await operations.writtenTo(volume, snapshot), options)
   }
 
   async extend(path: string, sizeBytes?: number): Promise<void> {
@@ -234,6 +238,10 @@ export class Pool implements ThinPool {
 
   checkpoint(): Promise<void> {
     return this.#pool.checkpointer.run()
+  }
+
+  #shownVolumes(): VolumeEntry[] {
+    return [...this.#pool.state.catalog.volumes.values()].filter((volume) => !isWritten(volume))
   }
 
   #shown(op: string, name: string, snapshot: string | null) {

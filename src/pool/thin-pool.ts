@@ -40,6 +40,8 @@ export interface ThinSnapshotFacts {
   readonly sizeBytes: number
   /** Units of its own layer: what would come back at the least if it were removed. */
   readonly allocatedBytes: number
+  /** What was written to it takes this beyond allocatedBytes; null: it is as it was taken. */
+  readonly writtenBytes: number | null
   /** Kept for the refresh of a complete image; not shown in lists. */
   readonly hidden: boolean
 }
@@ -50,7 +52,7 @@ export interface ThinVolumeFacts {
   readonly createdAt: string
   /** `inbound` arrives from a source: it is attached read-only. */
   readonly role: 'volume' | 'inbound'
-  /** Units of its own layer and of its snapshots. */
+  /** Units of its own layer, of its snapshots, and of what was written to those. */
   readonly allocatedBytes: number
   /** What it was cloned from, as VOLUME@SNAPSHOT; null for a volume made empty. */
   readonly origin: string | null
@@ -82,7 +84,7 @@ export interface OpenThinVolume {
 /**
  * One pool, open in this agent. Every change is durable when its promise resolves, unless said otherwise.
  * Names are checked by the caller. Errors: NO_SUCH_VOLUME, NO_SUCH_SNAPSHOT, ALREADY_EXISTS, VOLUME_OPEN, HAS_SNAPSHOTS,
- * SNAPSHOT_READ_ONLY, BAD_SIZE, CATALOG_FULL, POOL_NEARLY_FULL, POOL_FAILED, POOL_DAMAGED.
+ * BAD_SIZE, CATALOG_FULL, POOL_NEARLY_FULL, POOL_FAILED, POOL_DAMAGED.
  */
 export interface ThinPool {
   readonly name: string
@@ -100,7 +102,10 @@ export interface ThinPool {
 
   /** @param durable false: it exists when this resolves, a power cut within the next seconds may undo it */
   createSnapshot(volume: string, name: string, options?: { hidden?: boolean; durable?: boolean }): Promise<void>
+  /** With what was written to it. Not while it is open. */
   removeSnapshot(volume: string, name: string): Promise<void>
+  /** It is as it was taken again; not while it is open to be written. Nothing happens when nobody wrote to it. */
+  discardWrites(volume: string, snapshot: string): Promise<void>
   /** The volume is as the snapshot was; not while it is open. Newer snapshots stay. */
   rollback(volume: string, snapshot: string): Promise<void>
   createClone(name: string, volume: string, snapshot: string): Promise<void>
@@ -112,6 +117,10 @@ export interface ThinPool {
   /** What is mapped in a snapshot, or null: in the volume now. */
   mapped(volume: string, snapshot: string | null): Promise<ByteExtent[]>
 
+  /**
+   * A snapshot that is only read shows what was taken. One that is written shows, and keeps, what was written to it so far,
+   * in a layer of its own above: everything else goes on seeing what was taken. Both can be open at once.
+   */
   open(
     volume: string,
     snapshot: string | null,

@@ -123,13 +123,16 @@ export abstract class FrontEnd implements HostVolume {
       const readOnly = this.readOnly || options.readOnly === true
       if (this.#device !== null && this.#lost === undefined) {
         if (options.readOnly === undefined || readOnly === this.#attachedReadOnly) return this.#device
-        throw this.#attachedOtherwise()
+        throw attachedOtherwise(this)
       }
       this.checkUsable()
       // What it could not sync is remembered; the host needs its device.
       await this.#closeLost().catch((error) => {
         if (this.#opened) throw error
       })
+      // Not for a hold: the device of a snapshot that is written to is another object's.
+      await makeFolder(this.options.runDirectory)
+      await this.options.intercept.releaseStale(this.mountPoint)
       const { native } = await this.#ensureOpen(readOnly)
       try {
         const device = await this.#attachNative(native, readOnly)
@@ -202,8 +205,6 @@ export abstract class FrontEnd implements HostVolume {
 
   async #ensureOpen(readOnly: boolean): Promise<OpenedVolume> {
     if (this.#opened) return this.#opened
-    await makeFolder(this.options.runDirectory)
-    await this.options.intercept.releaseStale(this.mountPoint)
     const opened = await this.open(readOnly)
     this.#lost = undefined
     try {
@@ -323,15 +324,14 @@ export abstract class FrontEnd implements HostVolume {
       await opened.close()
     }
   }
+}
 
-  #attachedOtherwise(): StorageError {
-    const how = this.#attachedReadOnly ? 'read-only' : 'read-write'
-    return new StorageError('ATTACHED_OTHERWISE', {
-      op: 'volume attach',
-      object: this.name,
-      hint: `It is attached ${how}. Detach it first: tidemark volume detach ${this.name}`,
-    })
-  }
+export function attachedOtherwise({ name, attachedReadOnly }: HostVolume): StorageError {
+  return new StorageError('ATTACHED_OTHERWISE', {
+    op: 'volume attach',
+    object: name,
+    hint: `It is attached ${attachedReadOnly ? 'read-only' : 'read-write'}. Detach it first: tidemark volume detach ${name}`,
+  })
 }
 
 /** `wx`: what a dead or silent front end lies on is not opened. */

@@ -2,7 +2,7 @@ import type { VolumeIndex } from '../block/units.js'
 import type { NativeJournal, NativeRegions, VolumeCounters } from '../intercept/addon.js'
 
 export interface AttachOptions {
-  /** The device refuses writes. What cannot be written (a snapshot, an arriving volume) is always attached so. */
+  /** The device refuses writes. An arriving volume is always attached so. */
   readonly readOnly?: boolean
 }
 
@@ -17,7 +17,7 @@ export interface HostVolume {
   readonly name: string
   readonly kind: 'file' | 'raw' | 'thin'
   readonly sizeBytes: number
-  /** Nobody can write it: a snapshot, or what arrives from a source. */
+  /** What `path` gives is not the host's to write: a snapshot as it was taken, or what arrives from a source. */
   readonly readOnly: boolean
   readonly device: string | null
   readonly link: string | null

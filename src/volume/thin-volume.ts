@@ -9,7 +9,7 @@ export function thinName(volume: string, snapshot: string | null): string {
 }
 
 /**
- * A volume of a pool, or a snapshot of one. It is known by its name: what the pool has under that name is what is
+ * A volume of a pool, or a snapshot of one as it was taken. It is known by its name: what the pool has under that name is what is
  * opened, on the first hold or attach, and closed when nobody needs it any more.
  */
 export class ThinVolume extends FrontEnd {
@@ -62,11 +62,15 @@ export class ThinVolume extends FrontEnd {
   }
 
   /** A device may be read-only, what the file serves is not: destaging writes an arriving volume. */
-  protected async open(): Promise<OpenedVolume> {
+  protected open(): Promise<OpenedVolume> {
+    return this.openPool(this.snapshot !== null)
+  }
+
+  protected async openPool(readOnly: boolean): Promise<OpenedVolume> {
     const { volume, snapshot } = this
     const { threads } = this.options
     const onLost = (message: string): void => this.noteLost(message)
-    const thin = await this.pool.open(volume, snapshot, { readOnly: snapshot !== null, threads, onLost })
+    const thin = await this.pool.open(volume, snapshot, { readOnly, threads, onLost })
     this.#thin = thin
     const close = async (): Promise<void> => {
       this.#thin = undefined

@@ -1,5 +1,6 @@
 import type { ThinPool } from '../pool/thin-pool.js'
 import type { FrontEndOptions } from './front-end.js'
+import { ThinSnapshot } from './thin-snapshot.js'
 import { ThinVolume, thinName } from './thin-volume.js'
 
 /**
@@ -19,7 +20,10 @@ export class ThinVolumes {
     const name = thinName(volume, snapshot)
     const known = this.#volumes.get(name)
     if (known?.pool === pool) return known
-    const made = new ThinVolume(pool, volume, snapshot, this.#options)
+    const made =
+      snapshot === null
+        ? new ThinVolume(pool, volume, null, this.#options)
+        : new ThinSnapshot(pool, volume, snapshot, this.#options)
     this.#volumes.set(name, made)
     return made
   }

@@ -33,6 +33,9 @@ export class FakeOperations implements AgentOperations {
     { volume: 'db', complete: true, progress: null, reason: 'as db was at noon' },
   ]
   check: Partial<PoolCheckView> = {}
+  /** A check ends when this does. */
+  checking: Promise<void> = Promise.resolve()
+  checkProgress: PoolView['check'] = null
   diffPages: Pick<DiffView, 'extents' | 'next'>[] = [{ extents: [{ offset: 65536, lengthBytes: 131072 }], next: null }]
   /** The status of `gold`, one each time it is asked; the last one stays. */
   states: Partial<StreamView>[] = [{}]
@@ -114,7 +117,7 @@ export class FakeOperations implements AgentOperations {
 
   async poolShow(name: string): Promise<PoolView> {
     this.#called('poolShow', name)
-    return poolView(name)
+    return { ...poolView(name), check: this.checkProgress }
   }
 
   async poolExtend(name: string, device: PoolDevice & { readonly force?: boolean }): Promise<PoolView> {
@@ -138,6 +141,7 @@ export class FakeOperations implements AgentOperations {
 
   async poolCheck(name: string, repair: boolean): Promise<PoolCheckView> {
     this.#called('poolCheck', name, repair)
+    await this.checking
     return { ...checkView(name), ...this.check }
   }
 
@@ -171,6 +175,11 @@ export class FakeOperations implements AgentOperations {
     this.#called('snapshotRemove', volume, name)
   }
 
+  async snapshotDiscard(volume: string, name: string, yes: boolean): Promise<SnapshotView> {
+    this.#called('snapshotDiscard', volume, name, yes)
+    return snapshotView(volume, name)
+  }
+
   async snapshotRollback(volume: string, name: string, yes: boolean): Promise<VolumeView> {
     this.#called('snapshotRollback', volume, name, yes)
     return thinView(volume)
@@ -179,7 +188,7 @@ export class FakeOperations implements AgentOperations {
   async snapshotAttach(volume: string, name: string, readOnly: boolean): Promise<SnapshotView> {
     this.#called('snapshotAttach', volume, name, readOnly)
     const link = `/dev/tidemark/${volume}@${name}`
-    return { ...snapshotView(volume, name), state: 'attached', device: '/dev/loop8', link }
+    return { ...snapshotView(volume, name), state: 'attached', readOnly, device: '/dev/loop8', link }
   }
 
   async snapshotDetach(volume: string, name: string): Promise<SnapshotView> {
@@ -288,6 +297,10 @@ export class FakeOperations implements AgentOperations {
     return inboundView(stream)
   }
 
+  async inboundRemove(stream: string, yes: boolean): Promise<void> {
+    this.#called('inboundRemove', stream, yes)
+  }
+
   async events(afterNumber: number): Promise<AgentEvent[]> {
     this.#called('events', afterNumber)
     return this.pastEvents.filter((event) => event.number > afterNumber).slice(0, 1000)
@@ -334,8 +347,10 @@ export function snapshotView(volume: string, name: string): SnapshotView {
     createdAt: '2026-01-02T03:04:05.000Z',
     sizeBytes: 1024 ** 3,
     allocatedBytes: 8 * 1024 ** 2,
+    writtenBytes: null,
     device: null,
     link: null,
+    readOnly: false,
     state: 'detached',
     reason: 'not attached',
   }
@@ -356,6 +371,7 @@ export function poolView(name: string): PoolView {
     state: 'online',
     reason: '75 % of its space is free',
     background: null,
+    check: null,
     volumes: ['db', 'test'],
   }
 }

@@ -49,6 +49,11 @@ t.test('each request reaches its operation with what was sent, and answers with 
     ['POST', '/v1/volumes/a/snapshots/s/rollback', undefined, ['snapshotRollback', 'a', 's', false]],
     ['POST', '/v1/volumes/a/snapshots/s/rollback?yes=true', undefined, ['snapshotRollback', 'a', 's', true]],
     ['POST', '/v1/volumes/a/snapshots/s/attach?readOnly=true', undefined, ['snapshotAttach', 'a', 's', true]],
+    ['POST', '/v1/volumes/a/snapshots/s/attach', undefined, ['snapshotAttach', 'a', 's', false]],
+    ['DELETE', '/v1/inbound/a', undefined, ['inboundRemove', 'a', false]],
+    ['DELETE', '/v1/inbound/a?yes=true', undefined, ['inboundRemove', 'a', true]],
+    ['POST', '/v1/volumes/a/snapshots/s/discard', undefined, ['snapshotDiscard', 'a', 's', false]],
+    ['POST', '/v1/volumes/a/snapshots/s/discard?yes=true', undefined, ['snapshotDiscard', 'a', 's', true]],
     ['POST', '/v1/volumes/a/snapshots/s/detach', undefined, ['snapshotDetach', 'a', 's']],
     ['POST', '/v1/clones', { name: 'c', volume: 'a' }, ['cloneCreate', { name: 'c', volume: 'a' }]],
     [

@@ -111,6 +111,13 @@ const table: readonly CommandRow[] = [
     [inboundView('gold')],
     /^gold {4}consistent {2}3 {6}2026-01-02T03:04:05\.000Z {2}0 {6}db {7}up to date$/m,
   ],
+  ['inbound remove gold', ['inboundRemove', 'gold', false], { stream: 'gold', removed: true }, /./],
+  [
+    'inbound remove gold --yes',
+    ['inboundRemove', 'gold', true],
+    { stream: 'gold', removed: true },
+    /Stream gold is forgotten here.*stream remove gold.*stream initialize gold/,
+  ],
   [
     'inbound show gold',
     ['inboundShow', 'gold'],

@@ -18,8 +18,21 @@ const table: readonly CommandRow[] = [
     'volume attach db@monday --read-only',
     ['snapshotAttach', 'db', 'monday', true],
     { volume: 'db', name: 'monday', link: '/dev/tidemark/db@monday' },
-    /Snapshot db@monday is attached read-only as \/dev\/loop8/,
+    /Snapshot db@monday is attached read-only, as it was taken, as \/dev\/loop8/,
   ],
+  [
+    'volume attach db@monday',
+    ['snapshotAttach', 'db', 'monday', false],
+    { volume: 'db', name: 'monday', readOnly: false },
+    /Snapshot db@monday is attached as \/dev\/loop8.*snapshot discard db monday/,
+  ],
+  [
+    'snapshot discard db monday --yes',
+    ['snapshotDiscard', 'db', 'monday', true],
+    snapshotView('db', 'monday'),
+    /db@monday is as it was taken/,
+  ],
+  ['snapshot discard db monday', ['snapshotDiscard', 'db', 'monday', false], snapshotView('db', 'monday'), /./],
   [
     'volume detach db@monday',
     ['snapshotDetach', 'db', 'monday'],
@@ -44,13 +57,13 @@ const table: readonly CommandRow[] = [
     'snapshot create db monday',
     ['snapshotCreate', 'db', 'monday'],
     snapshotView('db', 'monday'),
-    /Snapshot db@monday is made.*attach db@monday --read-only/,
+    /Snapshot db@monday is made.*attach db@monday, or with --read-only/,
   ],
   [
     'snapshot list db',
     ['snapshotList', 'db'],
     [snapshotView('db', 'monday')],
-    /^monday {2}2026-01-02T03:04:05\.000Z {2}1\.0 GiB {2}8\.0 MiB {4}detached {2}-$/m,
+    /^monday {2}2026-01-02T03:04:05\.000Z {2}1\.0 GiB {2}8\.0 MiB {4}- {7,8}detached {2}-$/m,
   ],
   [
     'snapshot remove db monday',
@@ -173,6 +186,22 @@ t.test('a pool is checked by its devices without an agent, and what is damaged i
   t.match(json, { code: 1, json: { clean: false, findings: [{ object: 'unit 7', repaired: false }] } })
   t.match(JSON.parse(json.stderr), { error: { code: 'POOL_DAMAGED' } })
   t.match(await run('/srv/damaged', '--repair'), { code: 0, stdout: /\(repaired\)\n.*All of it is repaired/ })
+})
+
+t.test('a check that takes long says how far it is', async (t) => {
+  const { operations, socketPath } = await startFakeApi(t)
+  operations.checkProgress = { donePages: 3, totalPages: 8 }
+  let end = (): void => {}
+  operations.checking = new Promise((resolve) => {
+    end = resolve
+  })
+  const running = runCli(['pool', 'check', 'fast'], { socketPath })
+  while (!operations.calls.some(([call]) => call === 'poolShow'))
+    await new Promise((resolve) => setTimeout(resolve, 20))
+  setTimeout(end, 200)
+  const { code, stderr } = await running
+  t.equal(code, 0)
+  t.match(stderr, /^fast: reading the metadata, 37(\.5)? %, \d+ s$/m)
 })
 
 t.test('extents are asked for page by page, and printed as one document', async (t) => {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { readFile, rm, writeFile } from 'node:fs/promises'
-import type { PoolCheckView } from '../../src/api/agent-operations.js'
+import type { CheckProgressView, PoolCheckView } from '../../src/api/agent-operations.js'
 import { StorageError } from '../../src/block/storage-error.js'
 import type { PoolEngine } from '../../src/daemon/pool-engine.js'
 import type {
@@ -82,13 +82,31 @@ export class FakePool implements ThinPool {
     if (facts.snapshots.some((known) => known.name === name)) throw refusal('ALREADY_EXISTS', `${volume}@${name}`)
     const { sizeBytes } = facts
     const hidden = options.hidden ?? false
-    const snapshot = { name, sizeBytes, hidden, createdAt: '2026-01-02T00:00:00.000Z', allocatedBytes: 0 }
+    const snapshot = {
+      name,
+      sizeBytes,
+      hidden,
+      createdAt: '2026-01-02T00:00:00.000Z',
+      allocatedBytes: 0,
+      writtenBytes: null,
+    }
     facts.snapshots = [...facts.snapshots, snapshot]
   }
 
   async removeSnapshot(volume: string, name: string): Promise<void> {
     const facts = this.#get(volume)
     facts.snapshots = facts.snapshots.filter((known) => known.name !== name)
+  }
+
+  async discardWrites(volume: string, name: string): Promise<void> {
+    const facts = this.#get(volume)
+    facts.snapshots = facts.snapshots.map((known) => (known.name === name ? { ...known, writtenBytes: null } : known))
+  }
+
+  /** As a host that wrote to the snapshot leaves it. */
+  write(volume: string, name: string, writtenBytes: number): void {
+    const facts = this.#get(volume)
+    facts.snapshots = facts.snapshots.map((known) => (known.name === name ? { ...known, writtenBytes } : known))
   }
 
   async rollback(volume: string, snapshot: string): Promise<void> {
@@ -169,8 +187,13 @@ export class FakeEngine implements PoolEngine {
     return pool
   }
 
-  async check(paths: readonly string[], repair: boolean): Promise<PoolCheckView> {
+  async check(
+    paths: readonly string[],
+    repair: boolean,
+    onProgress: (progress: CheckProgressView) => void,
+  ): Promise<PoolCheckView> {
     this.checks.push({ paths, repair })
+    onProgress({ donePages: 3, totalPages: 4 })
     await this.checking
     const none = { volumes: 0, snapshots: 0, sizeBytes: 0, allocatedBytes: 0, mappedBytes: 0 }
     return { pool: 'p', id: '', devices: paths, clean: true, usable: true, findings: [], ...none }

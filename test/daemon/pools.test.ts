@@ -212,6 +212,7 @@ t.test('a check has the pool for itself, other commands go on, and it is open ag
   const checked = pools.check('p', true, exclusive)
   while (engine.checks.length === 0) await new Promise((resolve) => setImmediate(resolve))
   t.throws(() => pools.get('p'), { code: 'POOL_FAILED', hint: /being checked/ })
+  t.match(pools.view('p'), { state: 'failed', check: { donePages: 3, totalPages: 4 } }, 'how far it is')
   await exclusive(() => create('q', 'q'))
   for (const action of [
     () => pools.export('p'),
@@ -224,5 +225,6 @@ t.test('a check has the pool for itself, other commands go on, and it is open ag
   end()
   t.match(await checked, { clean: true })
   t.same(engine.checks, [{ paths: [file('a')], repair: true }])
+  t.equal(pools.view('p').check, null)
   t.equal(pools.get('p').name, 'p')
 })

@@ -161,6 +161,22 @@ t.test('rolling back says what is lost, and is refused for what a stream records
   await operations.rollback('db', 'monday', true)
 })
 
+t.test('what was written to a snapshot is discarded for certain only, and costs what its view says', async (t) => {
+  const { operations, volumes, pool, told } = await agent(t)
+  await operations.createSnapshot('db', 'monday')
+  await operations.discardWrites('db', 'monday', false)
+  pool.write('db', 'monday', 8 * MiB)
+  t.match(volumes.snapshotView(volumes.snapshot('x', 'db', 'monday')), { writtenBytes: 8 * MiB, readOnly: false })
+  await t.rejects(operations.discardWrites('db', 'monday', false), {
+    code: 'CONFIRMATION_NEEDED',
+    hint: /^8\.0 MiB .*snapshot discard db monday --yes/,
+  })
+  const found = await operations.discardWrites('db', 'monday', true)
+  t.match(volumes.snapshotView(found), { name: 'monday', writtenBytes: null })
+  t.same(told, [['SNAPSHOT_DISCARDED', 'db@monday']])
+  await t.rejects(operations.discardWrites('db', 'tuesday', true), { code: 'NO_SUCH_SNAPSHOT' })
+})
+
 t.test('a clone without a snapshot has one made for it, and leaves none when it fails', async (t) => {
   const { operations, volumes, pool, copies } = await agent(t)
   await operations.clone('db', undefined, 'c', false)

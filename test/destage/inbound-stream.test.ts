@@ -1,7 +1,8 @@
 import { execFileSync } from 'node:child_process'
-import { linkSync, mkdirSync, readdirSync, renameSync, symlinkSync, truncateSync } from 'node:fs'
+import { existsSync, linkSync, mkdirSync, readdirSync, renameSync, symlinkSync, truncateSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
+import { StorageError } from '../../src/block/storage-error.js'
 import { InboundRig } from './inbound-rig.js'
 
 const zeros = Buffer.alloc(16)
@@ -92,6 +93,67 @@ t.test('a file that does not follow what was applied is refused, though its seal
   const [again] = rig.chain(1, 2)
   rig.deliver(again!.name, again!.bytes)
   await rig.until(() => rig.stream.position.generation === 2 && rig.stream.status().state === 'consistent')
+})
+
+t.test(
+  'a stream that is removed leaves nothing, drops what its source still sends, and begins again anew',
+  async (t) => {
+    const rig = new InboundRig(t)
+    const [one, two, three] = rig.chain(3)
+    rig.start()
+    rig.deliver(one!.name, one!.bytes)
+    rig.deliver(three!.name, three!.bytes)
+    await rig.applied(1)
+    await rig.until(() => rig.stream.waitingFiles === 1)
+    const image = join(rig.folder, 'images/v.img')
+    t.ok(existsSync(image))
+    await rig.stream.remove()
+    t.same(readdirSync(join(rig.folder, 'images')), [])
+    t.same(readdirSync(join(rig.folder, 'private/arrival')), [])
+    await rig.until(() => rig.acknowledgement()?.state === 'failed')
+    t.match(
+      rig.acknowledgement(),
+      { appliedEpoch: 1, reason: /^STREAM_REMOVED/, wanted: [] },
+      'nothing more is promised',
+    )
+    for (const restarted of [false, true]) {
+      for (const { name, bytes } of [one!, two!, three!]) rig.deliver(name, bytes)
+      if (restarted) {
+        await rig.stop()
+        rig.start()
+      }
+      await rig.until(() => readdirSync(rig.streamFolder).length === 1)
+      t.match(rig.stream.position, { removed: true, appliedEpoch: 1, volumes: [] })
+      t.equal(rig.stream.waitingFiles, 0)
+      t.notOk(existsSync(image), 'what arrived once is not applied anew')
+    }
+    const [again] = rig.chain(1, 2)
+    rig.deliver(again!.name, again!.bytes)
+    await rig.until(() => rig.acknowledgement()?.generation === 2 && rig.acknowledgement()?.state === 'consistent')
+    t.equal(rig.image()[0], 1)
+  },
+)
+
+t.test('a removal that is cut short, or cannot be done yet, is done by the next turn', async (t) => {
+  const rig = new InboundRig(t)
+  const [one] = rig.chain(1)
+  rig.start()
+  rig.deliver(one!.name, one!.bytes)
+  await rig.applied(1)
+  const { remove } = rig.images
+  let attempts = 0
+  rig.images.remove = async (volumes) => {
+    attempts += 1
+    if (attempts < 3) throw new StorageError('VOLUME_OPEN', { op: 'x', object: 'v', retry: 'later', hint: 'wait' })
+    return remove.call(rig.images, volumes)
+  }
+  await t.rejects(rig.stream.remove(), { code: 'VOLUME_OPEN' })
+  t.match(rig.stream.position, { removed: true, volumes: [{ name: 'v' }] })
+  await rig.stop()
+  rig.start()
+  await rig.until(() => rig.stream.position.volumes.length === 0)
+  t.equal(attempts, 3)
+  t.same(readdirSync(join(rig.folder, 'images')), [])
 })
 
 t.test('an extent beyond its volume is refused before anything is written', async (t) => {

@@ -1,22 +1,14 @@
-import { truncate, writeFile } from 'node:fs/promises'
-import path from 'node:path'
 import t from 'tap'
 import { MiB, volumeIndex } from '../../src/block/units.js'
-import { mountSmallDisk } from '../fixtures/small-disk.js'
+import { promisingDevice } from '../fixtures/small-disk.js'
 import { Rig, run } from './rig.js'
 
 t.test('after one sync of the backing failed every flush fails, although the kernel would say yes', async (t) => {
   const rig = await Rig.open()
-  const disk = await mountSmallDisk(8 * MiB)
-  // A device that promises 64 MiB and has room for 8.
-  const promised = path.join(disk.directory, 'promised')
-  await writeFile(promised, '')
-  await truncate(promised, 64 * MiB)
-  const raw = await run('losetup', '--find', '--show', promised)
+  const { device: raw, remove } = await promisingDevice({ promisedBytes: 64 * MiB, roomBytes: 8 * MiB })
   t.teardown(async () => {
     await rig.close()
-    await run('losetup', '--detach', raw).catch(() => undefined)
-    await disk.unmount()
+    await remove()
   })
   const volume = rig.volume(raw, { syncBacking: true })
   const journal = await rig.journal()

@@ -1,12 +1,10 @@
-import { truncate, writeFile } from 'node:fs/promises'
-import path from 'node:path'
 import t from 'tap'
 import { MiB, volumeIndex } from '../../src/block/units.js'
 import type { NativeRegions, RegionEvent } from '../../src/intercept/addon.js'
 import { intercept } from '../../src/intercept/intercept.js'
 import { readRegionFile, writeRegionFile } from '../../src/journal/region-file.js'
 import { RegionMap } from '../../src/journal/region-map.js'
-import { mountSmallDisk } from '../fixtures/small-disk.js'
+import { promisingDevice } from '../fixtures/small-disk.js'
 import { Rig, run, writeDevice } from './rig.js'
 
 const recordId = Buffer.alloc(16, 5)
@@ -85,16 +83,10 @@ t.test('rotated and dropped, only what was written meanwhile stays', async (t) =
 
 t.test('a flush is not answered on the word of a journal that is doubted', async (t) => {
   const rig = await Rig.open()
-  const disk = await mountSmallDisk(8 * MiB)
-  // A device that promises 64 MiB and has room for 8.
-  const promised = path.join(disk.directory, 'promised')
-  await writeFile(promised, '')
-  await truncate(promised, 64 * MiB)
-  const raw = await run('losetup', '--find', '--show', promised)
+  const { device: raw, remove } = await promisingDevice({ promisedBytes: 64 * MiB, roomBytes: 8 * MiB })
   t.teardown(async () => {
     await rig.close()
-    await run('losetup', '--detach', raw).catch(() => undefined)
-    await disk.unmount()
+    await remove()
   })
   const volume = rig.volume(raw)
   const journal = await rig.journal()

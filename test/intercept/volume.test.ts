@@ -1,13 +1,12 @@
 import { randomBytes } from 'node:crypto'
 import { closeSync, openSync } from 'node:fs'
-import { stat, truncate, writeFile } from 'node:fs/promises'
-import path from 'node:path'
+import { stat, writeFile } from 'node:fs/promises'
 import t from 'tap'
 import { MiB } from '../../src/block/units.js'
 import { fileCalls } from '../../src/intercept/file-calls.js'
 import { intercept } from '../../src/intercept/intercept.js'
 import { fio } from '../fixtures/fio.js'
-import { mountSmallDisk } from '../fixtures/small-disk.js'
+import { promisingDevice } from '../fixtures/small-disk.js'
 import { Rig, readAt, readDevice, run, writeDevice } from './rig.js'
 
 t.test('what is written through the device is what lies on the backing', async (t) => {
@@ -92,16 +91,10 @@ t.test('flushes under load are all answered', async (t) => {
 
 t.test('a flush of the host is answered with what the sync of the backing said', async (t) => {
   const rig = await Rig.open()
-  const disk = await mountSmallDisk(8 * MiB)
-  // A device that promises 64 MiB and has room for 8: writes to it go to the page cache, only a sync finds out.
-  const promised = path.join(disk.directory, 'promised')
-  await writeFile(promised, '')
-  await truncate(promised, 64 * MiB)
-  const raw = await run('losetup', '--find', '--show', promised)
+  const { device: raw, remove } = await promisingDevice({ promisedBytes: 64 * MiB, roomBytes: 8 * MiB })
   t.teardown(async () => {
     await rig.close()
-    await run('losetup', '--detach', raw).catch(() => undefined)
-    await disk.unmount()
+    await remove()
   })
   const device = await rig.attach(rig.volume(raw))
   const write = (mebibytes: number, ...more: string[]) =>

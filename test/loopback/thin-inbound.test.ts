@@ -1,7 +1,7 @@
 /** What arrives in a pool: its snapshots, its read-only device, and how a new generation takes its place. */
 import { join } from 'node:path'
 import t from 'tap'
-import type { VolumeView } from '../../src/api/agent-operations.js'
+import type { StreamView, VolumeView } from '../../src/api/agent-operations.js'
 import { flush, mirror } from '../fixtures/agent.js'
 import { command, difference, farPath } from '../fixtures/sites.js'
 import { stampClock, stampVerify, startStamp } from '../fixtures/stamp.js'
@@ -57,4 +57,35 @@ t.test('a new generation takes the place of the old one, whose snapshots stay', 
     volumes.some(({ name }) => name.includes('incoming')),
     'nothing of the change is left',
   )
+})
+
+t.test('the destination forgets a stream and its copy, and its source is told and may begin again', async (t) => {
+  const far = await farVolume(sites, 'thin-stamped')
+  const snapshots = (await destination.cli<{ name: string }[]>('snapshot', 'list', far)).map(({ name }) => name)
+  const refusal = async (...command: string[]) => (await destination.run('inbound', 'remove', ...command)).errorCode
+  t.equal(await refusal('thin-stamped', '--yes'), 'HAS_SNAPSHOTS')
+  // One that was written to, as in a test of the far side, goes like the others.
+  const { device: written } = await destination.cli<VolumeView>('volume', 'attach', `${far}@${snapshots[0]}`)
+  await command('dd', 'if=/dev/urandom', `of=${written}`, 'bs=1M', 'count=1', 'oflag=direct', 'status=none')
+  await destination.cli('volume', 'detach', `${far}@${snapshots[0]}`)
+  await Promise.all(snapshots.map((name) => destination.cli('snapshot', 'remove', far, name)))
+  await destination.cli('volume', 'attach', far)
+  t.equal(await refusal('thin-stamped', '--yes'), 'VOLUME_ATTACHED')
+  await destination.cli('volume', 'detach', far)
+  t.equal(await refusal('thin-stamped'), 'CONFIRMATION_NEEDED')
+  t.equal(await refusal('nobody', '--yes'), 'NO_SUCH_STREAM')
+  await destination.cli('inbound', 'remove', 'thin-stamped', '--yes')
+  t.same(await destination.get('inbound'), [])
+  t.notOk((await destination.get<VolumeView[]>('volumes')).some(({ name }) => name === far))
+  const { device } = await source.cli<VolumeView>('volume', 'show', 'thin-stamped')
+  await command('dd', 'if=/dev/urandom', `of=${device}`, 'bs=1M', 'count=1', 'oflag=direct', 'status=none')
+  await source.until(
+    () => source.get<StreamView>('streams', 'thin-stamped'),
+    ({ reason }) => /STREAM_REMOVED/.test(reason),
+  )
+  t.same(await destination.get('inbound'), [], 'what it still sends makes no copy')
+  await source.cli('stream', 'initialize', 'thin-stamped', '--wait')
+  await flush(source, 'thin-stamped')
+  t.equal(await farVolume(sites, 'thin-stamped'), far)
+  t.equal(await difference(device!, await farPath(sites, 'thin-stamped')), '')
 })

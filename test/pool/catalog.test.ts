@@ -137,6 +137,28 @@ t.test('a volume that replaces another takes its name and its snapshots', async 
   t.strictSame(catalogFaults(catalog), [])
 })
 
+t.test('what was written to a snapshot has its name, follows it to another volume, and goes with it', async (t) => {
+  const written: Operation = {
+    op: 'clone',
+    volume: v2,
+    layer: layer(12),
+    name: 'v@s',
+    from: v1,
+    snapshot: 's',
+    createdAt: at,
+  }
+  const catalog = applied(create(v1, 10, 'v'), snapshot(v1, 's', 11), written)
+  t.strictSame(catalogFaults(catalog), [])
+  applyOperation(catalog, { op: 'rename-volume', volume: v1, name: 'w' })
+  t.match(catalog.volumes.get(v2), { name: 'w@s', layer: 12, sizeBytes: findVolume(catalog, 'w')!.sizeBytes })
+  applyOperation(catalog, create(v3, 30, 'n'))
+  applyOperation(catalog, { op: 'rename-volume', volume: v3, name: 'w', replace: v1 })
+  t.strictSame(catalogFaults(catalog), [])
+  applyOperation(catalog, { op: 'remove-snapshot', volume: v3, name: 's' })
+  t.strictSame([...catalog.volumes.keys()], [3])
+  t.strictSame(garbageLayers(catalog), [10, 11, 12])
+})
+
 t.test('an operation that does not fit asserts, and changes nothing', async (t) => {
   const catalog = applied(create(v1, 10, 'v'), snapshot(v1, 's', 11), create(v2, 20, 'w'), snapshot(v2, 's', 21))
   const text = catalogText(catalog)
@@ -238,6 +260,14 @@ t.test('faults that no operation makes are found', async (t) => {
   t.match(
     faultsOf((c) => c.layers.set(layer(20), layer(11))),
     [/top layer of v is under another/],
+  )
+  t.match(
+    faultsOf((c) => entry(c, v2, { name: 'v@s' })),
+    ['what was written to v@s is not over it'],
+  )
+  t.match(
+    faultsOf((c) => entry(c, v2, { name: 'v@t' })),
+    ['what was written to v@t is not over it'],
   )
   t.match(
     faultsOf((c) => entry(c, v2, { name: 'v' })),

@@ -58,6 +58,15 @@ t.test('a pool that was closed, or whose process was killed, is clean', async (t
   }
 })
 
+t.test('a check tells how far it is, up to the end', async (t) => {
+  const { paths } = await workedRig(t, seedOf(), true)
+  const told: [number, number][] = []
+  await checkPool(paths, { onProgress: ({ donePages, totalPages }) => told.push([donePages, totalPages]) })
+  const [done, total] = told.at(-1)!
+  t.equal(done, total, `${told.length} times`)
+  t.ok(total > 0)
+})
+
 t.test('a pool that is open is not checked', async (t) => {
   const rig = await PoolRig.create(t)
   const store = await rig.open({ lock: true })

@@ -78,8 +78,9 @@ export class FakeRig {
   async openVolume(
     name: string,
     snapshot: string | null = null,
+    readOnly = snapshot !== null,
   ): Promise<{ fake: FakeVolume; close: () => Promise<void> }> {
-    const options = { readOnly: snapshot !== null, threads: 1, onLost: () => {} }
+    const options = { readOnly, threads: 1, onLost: () => {} }
     const opened = await this.pool.open(name, snapshot, options)
     this.#opened.add(opened)
     const close = async (): Promise<void> => {

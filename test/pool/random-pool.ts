@@ -9,6 +9,8 @@ import { SectorModel, sectorBytes, stamped } from './sector-model.js'
 interface Snapshot {
   readonly name: string
   readonly model: SectorModel
+  /** What hosts made of it. */
+  written?: Volume | undefined
 }
 
 interface Volume {
@@ -17,6 +19,10 @@ interface Volume {
   model: SectorModel
   snapshots: Snapshot[]
   open: { fake: FakeVolume; close: () => Promise<void> } | undefined
+}
+
+function writtenTo({ snapshots }: Volume): Volume[] {
+  return snapshots.flatMap(({ written }) => written ?? [])
 }
 
 type Loose = 'no' | 'for-now' | 'for-good'
@@ -52,6 +58,8 @@ export class RandomPool {
       removeSnapshot: 5,
       clone: this.#volumes.length < volumeLimit ? 3 : 0,
       rollback: 2,
+      writeSnapshot: 5,
+      discard: 1,
       close: 4,
       removeVolume: 2,
       rename: 1,
@@ -82,6 +90,27 @@ export class RandomPool {
     this.#allSynced()
   }
 
+  /** A host begins to write to a snapshot, or goes on. */
+  async writeSnapshot(): Promise<void> {
+    const volume = this.#pick((candidate) => candidate.snapshots.length > 0)
+    if (!volume) return
+    const snapshot = this.#random.pick(volume.snapshots)
+    if (snapshot.written?.open) return
+    const open = await this.rig.openVolume(volume.name, snapshot.name, false)
+    snapshot.written ??= { ...this.#newVolume(snapshot.model.copy()), name: `written-${snapshot.name}` }
+    snapshot.written.open = open
+  }
+
+  async discard(): Promise<void> {
+    const volume = this.#pick((candidate) => writtenTo(candidate).length > 0)
+    const snapshot = volume?.snapshots.find(({ written }) => written)
+    if (!volume || !snapshot?.written) return
+    await this.#close(snapshot.written)
+    await this.rig.pool.discardWrites(volume.name, snapshot.name)
+    snapshot.written = undefined
+    this.#allSynced()
+  }
+
   async open(): Promise<void> {
     const volume = this.#pick((candidate) => !candidate.open)
     if (volume) volume.open = await this.rig.openVolume(volume.name)
@@ -89,9 +118,10 @@ export class RandomPool {
 
   /** Several at once, in places of their own; at times a snapshot among them, which may show each or not. */
   async write(): Promise<void> {
-    const volume = this.#pick((candidate) => candidate.open !== undefined)
+    const volume = this.#pickOpen()
     if (!volume?.open) return
-    const snapshot = this.#random.chance(0.2) && volume.snapshots.length < snapshotLimit ? this.#name('s') : undefined
+    const may = this.#volumes.includes(volume) && volume.snapshots.length < snapshotLimit
+    const snapshot = this.#random.chance(0.2) && may ? this.#name('s') : undefined
     const taken = volume.model.copy()
     let anyRefused = false
     const running = this.#places(volume).map(async ({ offset, lengthBytes }) => {
@@ -165,6 +195,7 @@ export class RandomPool {
     const volume = this.#pick((candidate) => candidate.snapshots.length > 0)
     if (!volume) return
     const gone = this.#random.pick(volume.snapshots)
+    if (gone.written) await this.#close(gone.written)
     await this.rig.pool.removeSnapshot(volume.name, gone.name)
     volume.snapshots = volume.snapshots.filter((snapshot) => snapshot !== gone)
     this.#allSynced()
@@ -191,7 +222,7 @@ export class RandomPool {
   }
 
   async close(): Promise<void> {
-    const volume = this.#pick((candidate) => candidate.open !== undefined)
+    const volume = this.#pickOpen()
     if (volume) await this.#close(volume)
   }
 
@@ -259,7 +290,7 @@ export class RandomPool {
   }
 
   async flush(): Promise<void> {
-    const volume = this.#pick((candidate) => candidate.open !== undefined)
+    const volume = this.#pickOpen()
     if (!volume?.open) return
     await volume.open.fake.flush()
     this.#allSynced()
@@ -281,7 +312,7 @@ export class RandomPool {
   }
 
   async reopen(): Promise<void> {
-    for (const volume of this.#volumes) await this.#close(volume)
+    for (const volume of this.#writable) await this.#close(volume)
     await this.rig.pool.close()
     await this.rig.open(this.#settings)
     this.#allSynced()
@@ -310,7 +341,7 @@ export class RandomPool {
   /** Trims and writes one after the other, with nothing in between that would make them durable. */
   async storm(): Promise<void> {
     for (let round = this.#random.between(5, 25); round > 0; round -= 1) {
-      const volume = this.#pick((candidate) => candidate.open !== undefined)
+      const volume = this.#pickOpen()
       if (!volume?.open) return
       const blocks = Math.floor(volume.model.sizeBytes / 4096)
       const offset = this.#random.below(blocks) * 4096
@@ -333,7 +364,7 @@ export class RandomPool {
   /** Writes are under way when it happens: their sectors are old or new. */
   async #crash(kind: 'process' | 'power'): Promise<void> {
     if (this.#random.chance(0.7)) await this.storm()
-    const volume = this.#pick((candidate) => candidate.open !== undefined)
+    const volume = this.#pickOpen()
     if (volume?.open) {
       const { fake } = volume.open
       for (const { offset, lengthBytes } of this.#places(volume)) {
@@ -346,7 +377,7 @@ export class RandomPool {
     for (let turns = this.#random.below(30); turns > 0; turns -= 1) await new Promise(setImmediate)
     if (kind === 'process') this.rig.kill()
     else this.rig.cutPower()
-    for (const each of this.#volumes) each.open = undefined
+    for (const each of this.#writable) each.open = undefined
     await this.rig.open(this.#settings)
     settle()
     await this.rig.pool.audit()
@@ -359,7 +390,16 @@ export class RandomPool {
     const volume = this.#pick((candidate) => candidate.snapshots.length < snapshotLimit)
     const begun = (operation: Promise<void>): void => void operation.catch(() => undefined)
     const now = (name: string) => this.rig.pool.volumes().find((facts) => facts.name === name)
-    switch (this.#random.pick(['nothing', 'snapshot', 'removeSnapshot', 'create'] as const)) {
+    const [snapshot] = volume?.snapshots ?? []
+    switch (this.#random.pick(['nothing', 'snapshot', 'removeSnapshot', 'create', 'discard'] as const)) {
+      case 'discard': {
+        if (!volume || !snapshot?.written || snapshot.written.open) break
+        begun(pool.discardWrites(volume.name, snapshot.name))
+        return () => {
+          const facts = now(volume.name)?.snapshots.find(({ name }) => name === snapshot.name)
+          if (facts?.writtenBytes === null) snapshot.written = undefined
+        }
+      }
       case 'snapshot': {
         if (!volume) break
         const name = this.#name('s')
@@ -371,7 +411,7 @@ export class RandomPool {
         }
       }
       case 'removeSnapshot': {
-        const [gone] = volume?.snapshots ?? []
+        const gone = snapshot
         if (!volume || !gone) break
         begun(pool.removeSnapshot(volume.name, gone.name))
         return () => {
@@ -404,6 +444,12 @@ export class RandomPool {
     const bytes = await fake.read(0, fake.sizeBytes)
     snapshot.model.check(bytes, `${volume.name}@${snapshot.name}`, loose)
     await close()
+    if (!snapshot.written) return
+    const { open, model } = snapshot.written
+    const opened = open ?? (await this.rig.openVolume(volume.name, snapshot.name, false))
+    const name = `${volume.name}@${snapshot.name} as it was written to`
+    model.check(await opened.fake.read(0, model.sizeBytes), name, loose)
+    if (!open) await opened.close()
   }
 
   async #close(volume: Volume): Promise<void> {
@@ -445,8 +491,18 @@ export class RandomPool {
     return candidates.length === 0 ? undefined : this.#random.pick(candidates)
   }
 
+  /** Volumes, and what was written to snapshots. */
+  get #writable(): Volume[] {
+    return this.#volumes.flatMap((volume) => [volume, ...writtenTo(volume)])
+  }
+
+  #pickOpen(): Volume | undefined {
+    const open = this.#writable.filter((volume) => volume.open !== undefined)
+    return open.length === 0 ? undefined : this.#random.pick(open)
+  }
+
   #allSynced(): void {
-    for (const volume of this.#volumes) {
+    for (const volume of this.#writable) {
       volume.model.synced()
       for (const snapshot of volume.snapshots) snapshot.model.synced()
     }

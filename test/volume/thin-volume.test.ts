@@ -103,7 +103,7 @@ t.test('a snapshot is opened beside its volume, and an incomplete image is attac
   await pool.createSnapshot(name, 'one')
   const snapshot = volumes.get(pool, name, 'one')
   t.equal(volumes.get(pool, name, 'one'), snapshot, 'one object')
-  const device = await snapshot.attach()
+  const device = await snapshot.attach({ readOnly: true })
   t.equal(snapshot.link, `/dev/tidemark/${name}@one`)
   await run('cmp', [device, volume.path])
   await fill(volume.path, 1, 1)
@@ -113,6 +113,70 @@ t.test('a snapshot is opened beside its volume, and an incomplete image is attac
   await volume.release()
   await pool.setImage(name, { volume: 'x', base: 'y', own: null, complete: false })
   await t.rejects(volume.attach(), { code: 'IMAGE_INCOMPLETE', retry: 'later' })
+})
+
+t.test('a snapshot that its host writes is as it was taken to whoever copies it meanwhile', async (t) => {
+  const { pool, volumes, runDirectory, prefix } = await openPool(t)
+  const name = `${prefix}-v`
+  await pool.createVolume(name, 16 * MiB)
+  const volume = volumes.get(pool, name)
+  await volume.hold()
+  await fill(volume.path, 0, 4)
+  await pool.createSnapshot(name, 'one')
+  const snapshot = volumes.get(pool, name, 'one')
+  const device = await snapshot.attach()
+  t.match(snapshot, { device, link: `/dev/tidemark/${name}@one`, attachedReadOnly: false })
+  await fill(device, 1, 2)
+  await t.rejects(snapshot.attach({ readOnly: true }), { code: 'ATTACHED_OTHERWISE', hint: /attached read-write/ })
+  t.equal(await snapshot.attach({ readOnly: false }), device)
+  await snapshot.hold()
+  await run('cmp', [snapshot.path, volume.path])
+  await t.rejects(run('cmp', [snapshot.path, device]))
+  t.ok(snapshot.counters().writes > 0, 'counters are the device’s')
+  // The hold opened beside the device, and left that alone.
+  await fill(device, 3, 1)
+  await snapshot.detach()
+  t.equal(snapshot.device, null)
+  await run('cmp', [snapshot.path, volume.path])
+  await snapshot.attach({ readOnly: true })
+  t.ok(snapshot.attachedReadOnly)
+  await run('cmp', [snapshot.device!, volume.path])
+  t.equal(await snapshot.attach(), snapshot.device, 'as it is attached, when nobody says how')
+  await t.rejects(snapshot.attach({ readOnly: false }), { code: 'ATTACHED_OTHERWISE', hint: /attached read-only/ })
+  await snapshot.detach()
+  await snapshot.release()
+  await volume.release()
+  t.equal(pool.volume(name).snapshots[0]!.writtenBytes, unitBytes)
+  t.same(readdirSync(runDirectory, { recursive: true }), ['.served'], 'nothing is left')
+})
+
+t.test('the first write to a block of a snapshot copies that block, and a whole block nothing', async (t) => {
+  const { pool, volumes, prefix } = await openPool(t)
+  const name = `${prefix}-v`
+  await pool.createVolume(name, 16 * MiB)
+  const volume = volumes.get(pool, name)
+  await volume.hold()
+  await fill(volume.path, 0, 16)
+  await pool.createSnapshot(name, 'one')
+  const snapshot = volumes.get(pool, name, 'one')
+  const device = await snapshot.attach()
+  const write = (block: number, bytes: number) =>
+    run('dd', [
+      'if=/dev/urandom',
+      `of=${device}`,
+      `bs=${bytes}`,
+      `seek=${(block * blockBytes) / bytes}`,
+      'count=1',
+      'oflag=direct',
+    ])
+  await write(2, 64 * KiB)
+  t.equal(snapshot.counters().copiedBytes, 0)
+  await write(4, 4 * KiB)
+  t.equal(snapshot.counters().copiedBytes, blockBytes)
+  await write(4, 4 * KiB)
+  t.equal(snapshot.counters().copiedBytes, blockBytes, 'once')
+  await snapshot.detach()
+  await volume.release()
 })
 
 t.test('a complete image of a thin volume weighs its data, and follows it by what changed', async (t) => {

@@ -55,4 +55,20 @@ export const inboundCommands: Command[] = [
       ])
     },
   },
+  {
+    name: 'inbound remove',
+    arguments: ['STREAM'],
+    options: [{ flags: '--yes', summary: 'the copy is lost' }],
+    usage: 'STREAM [--yes]',
+    summary: 'At the destination: forget a stream that arrives, and remove its copy.',
+    example: 'tidemark inbound remove gold --yes',
+    run: async ({ agent, terminal }, typed) => {
+      const stream = typed.argument('STREAM')
+      const query = typed.flag('yes') ? { yes: 'true' } : {}
+      await agent.call({ method: 'DELETE', path: ['inbound', stream], query })
+      terminal.result({ stream, removed: true }, [
+        `Stream ${stream} is forgotten here, and its copy removed. At its source: tidemark stream remove ${stream}; to begin it again: tidemark stream initialize ${stream}`,
+      ])
+    },
+  },
 ]

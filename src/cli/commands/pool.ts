@@ -1,5 +1,5 @@
 import path from 'node:path'
-import type { PoolCheckView, PoolView } from '../../api/agent-operations.js'
+import type { CheckProgressView, PoolCheckView, PoolView } from '../../api/agent-operations.js'
 import type { Command, Context } from '../command.js'
 import { CommandFailure, UsageError } from '../failure.js'
 import { typedDevices } from '../pool-devices.js'
@@ -168,7 +168,11 @@ async function checkPool(context: Context, typed: Parameters<Command['run']>[1])
   if (!byName && typed.rest.some((word) => !word.includes('/'))) {
     throw new UsageError('give one NAME, or paths; a file in this folder is ./FILE')
   }
-  const ticking = showTime(context, byName ? first : path.basename(first))
+  let progress: CheckProgressView | null = null
+  const ticking = showProgress(context, byName ? first : path.basename(first), async () => {
+    if (byName) progress = (await context.agent.get<PoolView>('pools', first)).check
+    return progress
+  })
   let found: PoolCheckView
   try {
     found = byName
@@ -178,9 +182,11 @@ async function checkPool(context: Context, typed: Parameters<Command['run']>[1])
           query: repair ? { repair: 'true' } : {},
           patient: true,
         })
-      : await context.local.checkPool({ paths: typed.rest.map((file) => path.resolve(file)), repair })
+      : await context.local.checkPool({ paths: typed.rest.map((file) => path.resolve(file)), repair }, (told) => {
+          progress = told
+        })
   } finally {
-    clearInterval(ticking)
+    ticking.stop()
   }
   context.terminal.result(found, [
     ...found.findings.map(findingLine),
@@ -209,13 +215,26 @@ function verdict({ clean, usable, findings }: PoolCheckView): string {
 }
 
 /** Somebody watches, and a check can take minutes. */
-function showTime({ terminal }: Context, what: string): NodeJS.Timeout {
+function showProgress(
+  { terminal }: Context,
+  what: string,
+  ask: () => Promise<CheckProgressView | null>,
+): { stop: () => void } {
   const startedMs = performance.now()
   const seconds = () => Math.round((performance.now() - startedMs) / 1000)
-  const timer = setInterval(() => {
-    if (!terminal.json) terminal.progress(`${what}: reading the metadata, ${seconds()} s`)
-  }, 1000)
-  return timer.unref()
+  let over = terminal.json
+  const timer = setInterval(async () => {
+    // Its time is told also when the agent does not answer.
+    const progress = over ? null : await ask().catch(() => null)
+    const part = progress && progress.totalPages > 0 ? percent(progress.donePages, progress.totalPages) : undefined
+    if (!over)
+      terminal.progress(`${what}: reading the metadata, ${part === undefined ? '' : `${part}, `}${seconds()} s`)
+  }, 1000).unref()
+  const stop = (): void => {
+    over = true
+    clearInterval(timer)
+  }
+  return { stop }
 }
 
 function poolFacts(pool: PoolView): string[] {

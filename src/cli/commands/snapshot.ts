@@ -17,7 +17,7 @@ export const snapshotCommands: Command[] = [
         body: { name: typed.argument('NAME') },
       })
       terminal.result(snapshot, [
-        `Snapshot ${snapshot.volume}@${snapshot.name} is made. To read it: tidemark volume attach ${snapshot.volume}@${snapshot.name} --read-only`,
+        `Snapshot ${snapshot.volume}@${snapshot.name} is made. To use it: tidemark volume attach ${snapshot.volume}@${snapshot.name}, or with --read-only`,
       ])
     },
   },
@@ -36,14 +36,15 @@ export const snapshotCommands: Command[] = [
         snapshot.createdAt,
         bytes(snapshot.sizeBytes),
         bytes(snapshot.allocatedBytes),
-        snapshot.state,
+        snapshot.writtenBytes === null ? '-' : bytes(snapshot.writtenBytes),
+        snapshot.state === 'attached' && snapshot.readOnly ? 'attached read-only' : snapshot.state,
         snapshot.link ?? '-',
       ])
       terminal.result(
         snapshots,
         rows.length === 0
           ? [`${volume} has no snapshots. Make one: tidemark snapshot create ${volume} NAME`]
-          : table([['NAME', 'CREATED', 'SIZE', 'OWN SPACE', 'STATE', 'DEVICE'], ...rows]),
+          : table([['NAME', 'CREATED', 'SIZE', 'OWN SPACE', 'WRITTEN', 'STATE', 'DEVICE'], ...rows]),
       )
     },
   },
@@ -52,7 +53,7 @@ export const snapshotCommands: Command[] = [
     arguments: ['VOLUME', 'NAME'],
     options: [],
     usage: 'VOLUME NAME',
-    summary: 'Give the snapshot up; its space comes back in the background.',
+    summary: 'Give the snapshot up, with what was written to it; its space comes back in the background.',
     example: 'tidemark snapshot remove db monday',
     run: async ({ agent, terminal }, typed) => {
       const volume = typed.argument('VOLUME')
@@ -60,6 +61,25 @@ export const snapshotCommands: Command[] = [
       await agent.call({ method: 'DELETE', path: ['volumes', volume, 'snapshots', name] })
       terminal.result({ volume, name, removed: true }, [
         `Snapshot ${volume}@${name} is removed. What only it held comes back in the background: tidemark pool list`,
+      ])
+    },
+  },
+  {
+    name: 'snapshot discard',
+    arguments: ['VOLUME', 'NAME'],
+    options: [{ flags: '--yes', summary: 'what was written to it is lost' }],
+    usage: 'VOLUME NAME [--yes]',
+    summary: 'Make a detached snapshot that was written to what it was when it was taken.',
+    example: 'tidemark snapshot discard db monday --yes',
+    run: async ({ agent, terminal }, typed) => {
+      const name = typed.argument('NAME')
+      const snapshot = await agent.call<SnapshotView>({
+        method: 'POST',
+        path: ['volumes', typed.argument('VOLUME'), 'snapshots', name, 'discard'],
+        query: typed.flag('yes') ? { yes: 'true' } : {},
+      })
+      terminal.result(snapshot, [
+        `Snapshot ${snapshot.volume}@${snapshot.name} is as it was taken. The space of what was written to it comes back in the background.`,
       ])
     },
   },

@@ -50,7 +50,7 @@ export const volumeCommands: Command[] = [
   {
     name: 'volume attach',
     arguments: ['NAME'],
-    options: [{ flags: '--read-only', summary: 'its device refuses writes; a snapshot is never written' }],
+    options: [{ flags: '--read-only', summary: 'its device refuses writes; of a snapshot: what was taken' }],
     usage: 'NAME|VOLUME@SNAPSHOT [--read-only]',
     summary: 'Give the volume or snapshot a block device, which programs use from now on.',
     example: 'tidemark volume attach db',
@@ -63,7 +63,7 @@ export const volumeCommands: Command[] = [
       })
       terminal.result(attached, [
         'volume' in attached
-          ? `Snapshot ${attached.volume}@${attached.name} is attached read-only as ${where(attached)}`
+          ? snapshotAttached(attached)
           : `Volume ${attached.name} is attached ${attached.readOnly ? 'read-only ' : ''}as ${where(attached)}`,
       ])
     },
@@ -177,6 +177,12 @@ export const volumeCommands: Command[] = [
     },
   },
 ]
+
+function snapshotAttached(snapshot: SnapshotView): string {
+  const { volume, name, readOnly } = snapshot
+  if (readOnly) return `Snapshot ${volume}@${name} is attached read-only, as it was taken, as ${where(snapshot)}`
+  return `Snapshot ${volume}@${name} is attached as ${where(snapshot)}. What is written to it is kept apart; to have it as it was taken again: tidemark snapshot discard ${volume} ${name}`
+}
 
 async function createVolume(context: Context, typed: Typed): Promise<void> {
   const file = typed.option('path')

@@ -20,7 +20,7 @@ export class Bench {
   readonly shadow = new Shadow()
   readonly folder: string
   readonly layout: Layout
-  /** Volumes that are open, by name. */
+  /** Volumes that are open, and snapshots that are written, by name. */
   readonly files = new Map<string, OpenFile>()
   /** How often a host was told that there is no room, since somebody made some. */
   refusals = 0
@@ -73,7 +73,10 @@ export class Bench {
     const present = this.files.get(volume.name)
     if (present) return present
     this.note(`open ${volume.name}`)
-    const file = await OpenFile.open(this.child, volume.name, null, this.mountPoint(volume.name), false)
+    const [name, snapshot] = volume.of ? [volume.of.volume.name, volume.of.snapshot] : [volume.name, null]
+    // The volume may get another name while this is open.
+    const mountPoint = this.mountPoint(snapshot === null ? name : `${snapshot}.written`)
+    const file = await OpenFile.open(this.child, name, snapshot, mountPoint, false)
     this.files.set(volume.name, file)
     return file
   }
@@ -84,6 +87,14 @@ export class Bench {
     this.note(`close ${volume.name}`)
     this.files.delete(volume.name)
     await file.close()
+  }
+
+  /** It has another name from here on, open or not. */
+  renamed(before: string, volume: ModelVolume): void {
+    const file = this.files.get(before)
+    if (!file) return
+    this.files.delete(before)
+    this.files.set(volume.name, file)
   }
 
   /** Open a snapshot read-only for as long as `use` takes. */

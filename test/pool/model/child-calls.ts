@@ -23,6 +23,7 @@ export const passedOn = [
   'createSnapshot',
   'removeSnapshot',
   'rollback',
+  'discardWrites',
   'createClone',
   'setImage',
   'diff',
@@ -51,6 +52,8 @@ export interface OwnCalls {
   closePool(): Promise<void>
   /** Open a volume or snapshot and serve its file on `mountPoint`, which is made, after what a killed process left there. */
   serve(volume: string, snapshot: string | null, mountPoint: string, readOnly: boolean): Promise<void>
+  /** Open a snapshot to be written, and close it. */
+  beginToWrite(volume: string, snapshot: string): Promise<void>
   /** Give what is served there a loop device, resolving to its name. */
   attach(mountPoint: string): Promise<string>
   /** Take the loop device away. */

@@ -31,6 +31,10 @@ export interface Pending {
   readonly issued: number
 }
 
+function isBusy({ written }: ModelSnapshot, busy: ReadonlySet<ModelVolume>): boolean {
+  return written !== undefined && busy.has(written)
+}
+
 const limits = { volumes: 7, snapshots: 5, mebibytes: 8 }
 
 function isRefusal({ code, message }: PoolError): boolean {
@@ -84,6 +88,12 @@ export class Operations {
     )
     const eligible = all.filter(({ snapshot }) => !visible || !snapshot.hidden)
     return eligible.length === 0 ? undefined : this.#bench.random.pick(eligible)
+  }
+
+  /** A volume, or what is written to a snapshot. */
+  someWritable(where: (volume: ModelVolume) => boolean = () => true): ModelVolume | undefined {
+    const writable = this.#bench.shadow.writable.filter(where)
+    return writable.length === 0 ? undefined : this.#bench.random.pick(writable)
   }
 
   async createVolume(): Promise<void> {
@@ -145,6 +155,7 @@ export class Operations {
           hidden: options.hidden ?? false,
           made: shadow.clock.tick(),
           durable,
+          written: undefined,
         })
       },
       happened: (listed) => listed.get(volume.name)?.snapshots.some((snapshot) => snapshot.name === name) ?? false,
@@ -153,9 +164,51 @@ export class Operations {
     }
   }
 
-  async removeSnapshot(): Promise<void> {
+  /** @param busy what has to stay open */
+  async removeSnapshot(busy: ReadonlySet<ModelVolume> = new Set()): Promise<void> {
     const found = this.someSnapshot(true)
-    if (found) await this.perform(this.snapshotRemoval(found.volume, found.snapshot.name))
+    if (!found || isBusy(found.snapshot, busy)) return
+    await this.closeWritten(found.snapshot)
+    await this.perform(this.snapshotRemoval(found.volume, found.snapshot.name))
+  }
+
+  async closeWritten({ written }: ModelSnapshot): Promise<void> {
+    if (written) await this.#bench.close(written)
+  }
+
+  /** A host begins to write to a snapshot that nobody wrote to. */
+  async writeSnapshot(): Promise<void> {
+    const { child, shadow } = this.#bench
+    const found = this.someSnapshot(true)
+    if (!found || found.snapshot.written) return
+    const { volume, snapshot } = found
+    await this.perform({
+      text: `write to ${volume.name}@${snapshot.name}`,
+      call: () => child.own('beginToWrite', volume.name, snapshot.name),
+      apply: (issued) => shadow.write(volume, snapshot, snapshot.content.freeze(issued)),
+      // Nothing was written: nobody sees it.
+      happened: () => false,
+      needsSpace: true,
+    })
+  }
+
+  /** @param busy what has to stay open */
+  async discardWrites(busy: ReadonlySet<ModelVolume> = new Set()): Promise<void> {
+    const { child } = this.#bench
+    const written = this.someWritable(({ of }) => of !== undefined)
+    const snapshot = written?.of?.volume.snapshots.get(written.of.snapshot)
+    if (!written?.of || !snapshot || isBusy(snapshot, busy)) return
+    const { volume } = written.of
+    await this.closeWritten(snapshot)
+    await this.perform({
+      text: `discard what was written to ${written.name}`,
+      call: () => child.pool('discardWrites', volume.name, snapshot.name),
+      apply: () => {
+        snapshot.written = undefined
+      },
+      happened: (listed) =>
+        listed.get(volume.name)?.snapshots.find(({ name }) => name === snapshot.name)?.writtenBytes === null,
+    })
   }
 
   /** Hidden snapshots that no image needs any more go. Sometimes an image becomes a volume like others first. */
@@ -276,9 +329,12 @@ export class Operations {
       text: `rename ${name} to ${newName}`,
       call: () => child.pool('renameVolume', name, newName),
       apply: () => {
+        const written = [...volume.snapshots.values()].flatMap((each) => each.written ?? [])
+        const before = written.map((each) => [each.name, each] as const)
         shadow.volumes.delete(name)
         volume.name = newName
         shadow.volumes.set(newName, volume)
+        for (const [old, each] of before) this.#bench.renamed(old, each)
       },
       happened: (listed) => listed.has(newName),
     })

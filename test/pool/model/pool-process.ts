@@ -73,6 +73,10 @@ const calls: OwnCalls = {
     const opened = await openAt(mountPoint, volume, snapshot, readOnly)
     await orClose(mountPoint, opened.native.serve(mountPoint))
   },
+  async beginToWrite(volume, snapshot) {
+    const onLost = (message: string): void => console.error(`${volume}@${snapshot} is lost: ${message}`)
+    await (await thePool().open(volume, snapshot, { readOnly: false, threads, onLost })).close()
+  },
   attach: async (mountPoint) => (await at(mountPoint).native.attach(deviceOf(mountPoint))).device,
   detach: (mountPoint) => at(mountPoint).native.detach(),
   async close(mountPoint) {

@@ -39,6 +39,8 @@ export interface RunFigures {
   verifications: number
   refusals: number
   checks: number
+  /** Snapshots that were written to, at the most at once. */
+  written: number
 }
 
 /** A write waits so long for space before it is refused. */
@@ -48,6 +50,7 @@ const devicesAtMost = 5
 
 const kinds = {
   ...{ request: 60, createVolume: 2.5, removeVolume: 1, createSnapshot: 4, removeSnapshot: 3, createClone: 1.5 },
+  ...{ writeSnapshot: 2.5, discardWrites: 0.8 },
   ...{ rollback: 1.5, resize: 2, rename: 0.7, image: 1.5, tidy: 0.7, attach: 1.5, close: 1.5, look: 3, storm: 2 },
   ...{ reopen: 0.3, kill: 0, extend: 0.1 },
 }
@@ -57,7 +60,7 @@ class Run {
   readonly #bench: Bench
   readonly #operations: Operations
   readonly figures: RunFigures = {
-    ...{ steps: 0, kills: 0, powerCuts: 0, storms: 0, verifications: 0, refusals: 0, checks: 0 },
+    ...{ steps: 0, kills: 0, powerCuts: 0, storms: 0, verifications: 0, refusals: 0, checks: 0, written: 0 },
   }
 
   constructor(options: RunOptions, layout: Layout) {
@@ -94,7 +97,7 @@ class Run {
   async #one(kind: keyof typeof kinds): Promise<void> {
     const operations = this.#operations
     if (kind === 'request') {
-      const volume = operations.someVolume()
+      const volume = operations.someWritable()
       if (volume) await request(this.#bench, volume)
       else await operations.createVolume()
     } else if (kind === 'image') await refreshImage(this.#bench, operations)
@@ -109,7 +112,7 @@ class Run {
   }
 
   async #attach(): Promise<void> {
-    const volume = this.#operations.someVolume()
+    const volume = this.#operations.someWritable()
     if (!volume) return
     const file = await this.#bench.open(volume)
     this.#bench.note(`${file.attached ? 'detach' : 'attach'} ${volume.name}`)
@@ -117,7 +120,7 @@ class Run {
   }
 
   async #close(): Promise<void> {
-    const volume = this.#operations.someVolume(({ name }) => this.#bench.files.has(name))
+    const volume = this.#operations.someWritable(({ name }) => this.#bench.files.has(name))
     if (volume) await this.#bench.close(volume)
   }
 
@@ -146,8 +149,9 @@ class Run {
         ({ snapshots }) => ![...snapshots.values()].some(({ hidden }) => hidden),
       )
       if (!volume || shadow.volumes.size < 2) return
-      for (const name of [...volume.snapshots.keys()]) {
-        await this.#operations.perform(this.#operations.snapshotRemoval(volume, name))
+      for (const snapshot of [...volume.snapshots.values()]) {
+        await this.#operations.closeWritten(snapshot)
+        await this.#operations.perform(this.#operations.snapshotRemoval(volume, snapshot.name))
       }
       await this.#bench.close(volume)
       await this.#operations.perform(this.#operations.removal(volume))
@@ -215,7 +219,7 @@ class Run {
   async closePool(): Promise<void> {
     const bench = this.#bench
     bench.note('close the pool')
-    for (const volume of bench.shadow.volumes.values()) await bench.close(volume)
+    for (const volume of bench.shadow.writable) await bench.close(volume)
     await bench.child.close()
     bench.child = undefined
   }
@@ -239,6 +243,7 @@ class Run {
       await this.#verifyVolume(volume, after, sizes?.get(volume.name))
       for (const name of volume.snapshots.keys()) await this.#verifySnapshot(volume, name, after)
     }
+    this.figures.written = Math.max(this.figures.written, this.#bench.shadow.writable.filter(({ of }) => of).length)
   }
 
   async #verifyVolume(
@@ -273,14 +278,24 @@ class Run {
     name: string,
     after: 'running' | 'process crash' | 'power cut',
   ): Promise<void> {
-    const { content } = volume.snapshots.get(name)!
+    const { content, written } = volume.snapshots.get(name)!
     const bench = this.#bench
+    if (written) await this.#verifyWritten(written, after)
     bench.note(`verify ${volume.name}@${name}`)
     const tick = bench.shadow.clock.tick()
     await bench.withSnapshot(volume.name, name, (file: OpenFile) =>
       verifyAll(`${volume.name}@${name}`, file, content, after, bench.origin, tick),
     )
     await this.#compareMapped(volume, name)
+  }
+
+  async #verifyWritten(written: ModelVolume, after: 'running' | 'process crash' | 'power cut'): Promise<void> {
+    const bench = this.#bench
+    const wasOpen = bench.files.has(written.name)
+    const file = await bench.open(written)
+    const tick = bench.shadow.clock.tick()
+    await verifyAll(`${written.name} as it was written to`, file, written.content, after, bench.origin, tick)
+    if (!wasOpen && this.#random.chance(0.8)) await bench.close(written)
   }
 
   /** Every block with data is mapped, and extents are blocks in ascending order. */

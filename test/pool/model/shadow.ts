@@ -9,6 +9,8 @@ export interface ModelSnapshot {
   readonly made: number
   /** A power cut cannot undo it any more. */
   durable: boolean
+  /** What hosts made of it: a volume of its own to whoever writes. */
+  written: ModelVolume | undefined
 }
 
 export interface ModelVolume {
@@ -18,6 +20,8 @@ export interface ModelVolume {
   otherwise: Content | undefined
   readonly snapshots: Map<string, ModelSnapshot>
   image: ImageOrigin | null
+  /** It is what was written to this snapshot. */
+  readonly of?: { readonly volume: ModelVolume; readonly snapshot: string }
 }
 
 /** What the pool must hold: a plain model in memory. */
@@ -47,6 +51,26 @@ export class Shadow {
     return volume
   }
 
+  /** A snapshot is written to from now on. Its name is as the volume's is at the time. */
+  write(volume: ModelVolume, snapshot: ModelSnapshot, content: Content): void {
+    snapshot.written = {
+      get name() {
+        return `${volume.name}@${snapshot.name}`
+      },
+      content,
+      otherwise: undefined,
+      snapshots: new Map(),
+      image: null,
+      of: { volume, snapshot: snapshot.name },
+    }
+  }
+
+  /** Whatever hosts write. */
+  get writable(): ModelVolume[] {
+    const written = (volume: ModelVolume) => [...volume.snapshots.values()].flatMap((each) => each.written ?? [])
+    return [...this.volumes.values()].flatMap((volume) => [volume, ...written(volume)])
+  }
+
   /** What was acknowledged by a tick is durable, and the snapshots that were there. */
   commit(since: number): void {
     const kept = Math.min(since, this.clock.oldestHeld)
@@ -54,6 +78,7 @@ export class Shadow {
       content.commit(kept)
       for (const snapshot of snapshots.values()) {
         snapshot.content.commit(kept)
+        snapshot.written?.content.commit(kept)
         if (snapshot.made < since) snapshot.durable = true
       }
     }
@@ -75,6 +100,10 @@ export class Shadow {
         wrong.push(`${volume.name} has ${found.sizeBytes} bytes, not ${sizes.filter(Boolean).join(' or ')}`)
       }
       const names = new Set(found.snapshots.map(({ name }) => name))
+      for (const { name, writtenBytes } of found.snapshots) {
+        if (writtenBytes === null || volume.snapshots.get(name)?.written) continue
+        wrong.push(`what was written to ${volume.name}@${name} is back`)
+      }
       for (const snapshot of [...volume.snapshots.values()]) {
         if (names.delete(snapshot.name)) snapshot.durable = true
         else if (powerCut && !snapshot.durable) volume.snapshots.delete(snapshot.name)

@@ -14,7 +14,7 @@ export async function storm(bench: Bench, operations: Operations, killed: boolea
   bench.note(`storm${killed ? ' that is killed' : ''}`)
   const volumes = new Set<ModelVolume>()
   for (let count = random.between(1, most.volumes); count > 0; count--) {
-    const volume = operations.someVolume()
+    const volume = operations.someWritable()
     if (volume) volumes.add(volume)
   }
   for (const volume of volumes) await bench.open(volume)
@@ -60,9 +60,13 @@ async function operate(
       rollback: 1,
       image: 1,
       tidy: 1,
+      write: 2,
+      discard: 1,
     })
-    if (kind === 'snapshot') await operations.createSnapshot(random.pick([...busy]))
-    else if (kind === 'remove') await operations.removeSnapshot()
+    if (kind === 'snapshot') await operations.createSnapshot(headOf(random.pick([...busy])))
+    else if (kind === 'remove') await operations.removeSnapshot(busy)
+    else if (kind === 'write') await operations.writeSnapshot()
+    else if (kind === 'discard') await operations.discardWrites(busy)
     else if (kind === 'clone') await operations.createClone()
     else if (kind === 'grow') await operations.resize(true)
     else if (kind === 'create') await operations.createVolume()
@@ -71,6 +75,11 @@ async function operate(
     else if (!killed) await refreshImage(bench, operations, busy)
     await delay(random.below(8))
   }
+}
+
+/** A snapshot is made of a volume, not of what was written to one of its snapshots. */
+function headOf(volume: ModelVolume): ModelVolume {
+  return volume.of?.volume ?? volume
 }
 
 async function kill(bench: Bench, afterMs: number): Promise<void> {
