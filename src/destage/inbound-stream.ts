@@ -12,6 +12,7 @@ import { checkDeclarations } from './declarations.js'
 import { asStorageError } from './disk-fault.js'
 import type { Images } from './images.js'
 import { type InboundPosition, InboundState } from './inbound-state.js'
+import { describeInbound, type InboundStatus } from './inbound-status.js'
 import type { Inbox } from './inbox.js'
 import { Intake } from './intake.js'
 import { type BatchLimits, type HeldPart, planSequence, receivedUpTo } from './sequencer.js'
@@ -35,12 +36,6 @@ export interface InboundStreamOptions {
   /** Awaited after every batch of epochs that was applied; for tests that look at every epoch. */
   readonly onApplied?: (position: InboundPosition) => Promise<void>
 }
-
-/** To the source. */
-const removedReason =
-  'STREAM_REMOVED: it was removed at the destination. Remove it at the source too, or initialize it again there'
-
-type InboundStateName = 'initializing' | 'consistent' | 'applying' | 'stalled' | 'failed'
 
 /** The destination side of one stream: takes in what arrives, applies it in order, tells the source. */
 export class InboundStream {
@@ -80,28 +75,14 @@ export class InboundStream {
     return this.#intake.held.size
   }
 
-  status(): { state: InboundStateName; reason: string } {
-    const { generation, appliedEpoch, consistent, intent } = this.position
-    if (this.#obstacle) {
-      const state = this.#obstacle.retry === 'never' ? 'failed' : 'stalled'
-      return { state, reason: `${this.#obstacle.code}: ${this.#obstacle.hint}` }
-    }
-    if (this.position.removed) return { state: 'failed', reason: removedReason }
-    const newer = this.#intake.nextIsTooNew
-    if (newer) {
-      const reason = `FORMAT_TOO_NEW: epoch ${newer.epoch} was written by a newer agent; upgrade this one`
-      return { state: 'stalled', reason }
-    }
-    const first = this.#wanted()[0]
-    if (first) {
-      return {
-        state: 'stalled',
-        reason: `epoch ${first.epoch} part ${first.part + 1} has not arrived whole; asked for again`,
-      }
-    }
-    if (this.#applying || intent > 0) return { state: 'applying', reason: `epoch ${appliedEpoch + 1} is being applied` }
-    if (!consistent) return { state: 'initializing', reason: `generation ${generation} is not complete yet` }
-    return { state: 'consistent', reason: `as the source was at the end of epoch ${appliedEpoch}` }
+  status(): InboundStatus {
+    return describeInbound({
+      position: this.position,
+      obstacle: this.#obstacle,
+      tooNew: this.#intake.nextIsTooNew,
+      wanted: this.#wanted()[0],
+      applying: this.#applying,
+    })
   }
 
   /**
