@@ -7,6 +7,7 @@
 #include <ctime>
 
 #include "../sys/crc32c.h"
+#include "../sys/process_memory.h"
 
 namespace tidemark {
 namespace {
@@ -67,7 +68,10 @@ Result<std::unique_ptr<Journal>> Journal::open(JournalOptions options) {
   journal->open_ = segment;
   journal->nextLsn_ = start;
   journal->tail_ = journal->published_ = journal->durable_ = journal->applied_ = start;
-  journal->syncThread_ = std::thread([raw = journal.get()] { raw->syncLoop(); });
+  journal->syncThread_ = std::thread([raw = journal.get()] {
+    protectThread();
+    raw->syncLoop();
+  });
   return journal;
 }
 

@@ -13,6 +13,7 @@
 #include <cstring>
 
 #include "../sys/crc32c.h"
+#include "../sys/process_memory.h"
 
 namespace tidemark {
 namespace {
@@ -106,7 +107,10 @@ Result<MappedSegment*> SegmentStore::open(uint64_t startLsn) {
   MappedSegment* open = segment.get();
   live_.push_back(std::move(segment));
   nextBase_ = startBase + options_.segmentBytes;
-  preparer_ = std::thread([this] { prepareLoop(); });
+  preparer_ = std::thread([this] {
+    protectThread();
+    prepareLoop();
+  });
   return open;
 }
 

@@ -20,6 +20,7 @@ import { Pairings } from './pairings.js'
 import { PathVolumes } from './path-volumes.js'
 import { streamUsing, usersOf } from './pool-users.js'
 import { Pools } from './pools.js'
+import { reportUnprotected } from './process-memory.js'
 import { SecretFiles } from './secret-files.js'
 import { lockState } from './state-lock.js'
 import { Streams } from './streams.js'
@@ -54,6 +55,7 @@ export async function runAgent(options: AgentOptions): Promise<void> {
     log[severity === 'warning' ? 'warn' : severity]({ code, object }, text)
   })
   const { report } = events
+  reportUnprotected(stateDirectory, report)
   const store = new LmdbStore(path.join(stateDirectory, 'state.lmdb'))
   const packer = new WorkerCalls(new URL('../replication/pack-worker.js', import.meta.url))
   const destager = new WorkerCalls(new URL('../destage/destage-worker.js', import.meta.url))

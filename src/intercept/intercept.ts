@@ -15,6 +15,7 @@ import type {
   NativeVolume,
   PoolDevice,
   PoolOptions,
+  ProcessMemory,
   RegionCounters,
   RegionOptions,
   VolumeCounters,
@@ -279,5 +280,8 @@ export const intercept: Intercept = {
   },
   giveUpKept(mountPoint: string): Promise<void> {
     return attemptLater('give up device', mountPoint, () => addon().giveUpKept(mountPoint))
+  },
+  protectProcess(program: string, words: readonly string[]): ProcessMemory {
+    return addon().protectProcess(program, words)
   },
 }
