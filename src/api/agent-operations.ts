@@ -102,6 +102,9 @@ export interface StreamView {
   readonly epoch: { readonly cut: number; readonly sent: number; readonly applied: number }
   readonly generation: number
   readonly initialize: { readonly doneBytes: number; readonly totalBytes: number } | null
+  /** When nothing waits any more if it goes on as in the last minute; null: it does not become less. */
+  readonly caughtUpInSeconds: number | null
+  readonly buffer: SourceBufferView
   /** Regions that are sent again as one step; while the stream is `mapping`, those that will be. */
   readonly catchUp: { readonly reason: string; readonly doneBytes: number; readonly totalBytes: number } | null
   readonly counters: {
@@ -116,6 +119,17 @@ export interface StreamView {
     /** Whole replication files that were transferred, retries included. */
     readonly sentBytes: number
   }
+}
+
+/** Replication files of a stream that wait for the destination. */
+export interface SourceBufferView {
+  readonly directory: string
+  readonly usedBytes: number
+  readonly limitBytes: number
+  /** When it is full if it goes on as in the last minute; null: it does not become fuller. */
+  readonly fullInSeconds: number | null
+  /** A disk that carries both a volume of the stream and this folder, which slow each other and fail together. */
+  readonly sharedDisk: string | null
 }
 
 /** A device that outlives its agent. */

@@ -11,6 +11,7 @@ import type {
   PoolCheckView,
   PoolView,
   SnapshotView,
+  SourceBufferView,
   StreamView,
   VolumeView,
 } from './agent-operations.js'
@@ -97,6 +98,7 @@ const text = Type.String()
 const textOrNull = Type.Union([text, Type.Null()])
 const texts = Type.Array(text)
 const integer = Type.Integer()
+const integerOrNull = Type.Union([integer, Type.Null()])
 
 export const agentView = view<AgentView>()(
   Type.Object({ version: text, pid: integer, state: text, listen: textOrNull, javascriptCalls: integer }),
@@ -228,6 +230,16 @@ export const destinationTestView = view<DestinationTestView>()(
   Type.Object({ name: text, endpoint: text, roundTripMs: Type.Number() }),
 )
 
+const sourceBufferView = view<SourceBufferView>()(
+  Type.Object({
+    directory: text,
+    usedBytes: integer,
+    limitBytes: integer,
+    fullInSeconds: integerOrNull,
+    sharedDisk: textOrNull,
+  }),
+)
+
 export const streamView = view<StreamView>()(
   Type.Object({
     name: text,
@@ -254,6 +266,8 @@ export const streamView = view<StreamView>()(
     epoch: Type.Object({ cut: integer, sent: integer, applied: integer }),
     generation: integer,
     initialize: Type.Union([Type.Object({ doneBytes: integer, totalBytes: integer }), Type.Null()]),
+    caughtUpInSeconds: integerOrNull,
+    buffer: sourceBufferView,
     catchUp: Type.Union([Type.Object({ reason: text, doneBytes: integer, totalBytes: integer }), Type.Null()]),
     counters: Type.Object({
       rawBytes: integer,

@@ -393,6 +393,14 @@ export function streamView(name: string, over: Partial<StreamView> = {}): Stream
     generation: 1,
     initialize: null,
     catchUp: null,
+    caughtUpInSeconds: 90,
+    buffer: {
+      directory: '/srv/buffer/gold',
+      usedBytes: 1024 ** 3,
+      limitBytes: 8 * 1024 ** 3,
+      fullInSeconds: null,
+      sharedDisk: null,
+    },
     counters: { rawBytes: 5, foldedBytes: 4, identicalBytes: 3, compressedBytes: 2, sentBytes: 1 },
     ...over,
   }

@@ -30,8 +30,10 @@ export const streamCommands: Command[] = [
           ...(epoch === undefined ? {} : { epoch }),
         },
       })
+      const { sharedDisk, directory } = stream.buffer
       terminal.result(stream, [
         `Stream ${stream.name}: ${stream.volumes.join(', ')} to ${stream.destination}. Next: tidemark stream initialize ${stream.name} --wait`,
+        ...(sharedDisk === null ? [] : [`Warning: its buffer ${directory} and a volume share the disk ${sharedDisk}.`]),
       ])
     },
   },
@@ -132,6 +134,18 @@ export const streamCommands: Command[] = [
   },
 ]
 
+function caughtUp({ caughtUpInSeconds }: StreamView): string {
+  if (caughtUpInSeconds === null) return 'not to be foreseen'
+  return caughtUpInSeconds === 0 ? 'now' : `in about ${age(caughtUpInSeconds)}`
+}
+
+function bufferFacts({ buffer }: StreamView): string {
+  const { directory, usedBytes, limitBytes, fullInSeconds, sharedDisk } = buffer
+  const full = fullInSeconds === null ? '' : `, full in about ${age(fullInSeconds)}`
+  const shared = sharedDisk === null ? '' : `; shares the disk ${sharedDisk} with a volume`
+  return `${bytes(usedBytes)} of ${bytes(limitBytes)}${full}; in ${directory}${shared}`
+}
+
 function streamTable(streams: readonly StreamView[]): string[] {
   if (streams.length === 0)
     return ['There are no streams. Make one: tidemark stream create NAME --volume V --destination D']
@@ -175,6 +189,8 @@ function streamFacts(stream: StreamView): string[] {
     ['Destination', stream.destination],
     ...progress,
     ['Waiting', bytes(stream.waitingBytes)],
+    ['Caught up', caughtUp(stream)],
+    ['Source buffer', bufferFacts(stream)],
     ['Oldest unsent', age(stream.oldestUnsentSeconds)],
     ['Rate', `${bytes(stream.bytesPerSecond)}/s`],
     ['LSN', `journal ${lsn.journal}, sent ${lsn.sent}, applied ${lsn.applied}`],
