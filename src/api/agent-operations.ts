@@ -79,10 +79,17 @@ export type StreamState =
   | 'replicating'
   | 'catching-up'
   | 'mapping'
+  | 'blocked'
   | 'paused'
   | 'waiting'
   | 'diverged'
   | 'failed'
+
+/** What is not given stays as it is. */
+export interface StreamPolicyChange {
+  readonly kind?: 'degrade' | 'strict'
+  readonly waitMs?: number
+}
 
 export interface StreamView {
   readonly name: string
@@ -90,6 +97,10 @@ export interface StreamView {
   readonly destination: string
   readonly volumes: readonly string[]
   readonly epochMs: number
+  /** What hosts see when the journal can take no more: they go on and the stream maps, or they wait, then get errors. */
+  readonly policy: 'degrade' | 'strict'
+  /** How long a write waits under `strict`. */
+  readonly waitMs: number
   readonly state: StreamState
   readonly reason: string
   /** Journaled and not yet applied at the destination, raw bytes. */
@@ -216,6 +227,7 @@ export interface AgentOperations extends PoolOperations {
    * @throws StorageError when the stream cannot get there (removed, diverged)
    */
   streamWait(name: string, epoch: number, timeoutMs: number): Promise<{ done: boolean; stream: StreamView }>
+  streamSet(name: string, policy: StreamPolicyChange): Promise<StreamView>
   streamPause(name: string): Promise<StreamView>
   streamResume(name: string): Promise<StreamView>
   streamRemove(name: string): Promise<void>

@@ -66,14 +66,21 @@ export const createCloneBody = Type.Object(
 )
 export const refreshBody = Type.Object({ from: Type.Optional(name) }, strict)
 export const addDestinationBody = Type.Object({ name, pairing: Type.String({ minLength: 1, maxLength: 8192 }) }, strict)
+const policyKind = Type.Enum(['degrade', 'strict'])
 export const createStreamBody = Type.Object(
   {
     name,
     volumes: Type.Array(name, { minItems: 1, maxItems: 256, uniqueItems: true }),
     destination: name,
     epoch: Type.Optional(quantity),
+    policy: Type.Optional(policyKind),
+    wait: Type.Optional(quantity),
   },
   strict,
+)
+export const setStreamBody = Type.Object(
+  { policy: Type.Optional(policyKind), wait: Type.Optional(quantity) },
+  { ...strict, minProperties: 1 },
 )
 export const createPairingBody = Type.Object(
   {
@@ -247,12 +254,15 @@ export const streamView = view<StreamView>()(
     destination: text,
     volumes: texts,
     epochMs: Type.Number(),
+    policy: policyKind,
+    waitMs: Type.Number(),
     state: Type.Enum([
       'new',
       'initializing',
       'replicating',
       'catching-up',
       'mapping',
+      'blocked',
       'paused',
       'waiting',
       'diverged',

@@ -8,7 +8,7 @@ import { StorageError } from '../block/storage-error.js'
 import type { WorkerCalls } from '../block/worker-calls.js'
 import type { Intercept } from '../intercept/addon.js'
 import { SourceStream } from '../replication/source-stream.js'
-import type { StreamDefinition } from '../replication/stream-state.js'
+import { defaultPolicy, type StreamDefinition, type StreamPolicy } from '../replication/stream-state.js'
 import { deriveStreamSecret } from '../replication-file/keys.js'
 import type { HostVolume } from '../volume/host-volume.js'
 import type { AgentConfig } from './config.js'
@@ -35,6 +35,7 @@ export interface NewStream {
   readonly volumes: readonly string[]
   readonly destination: string
   readonly epochMs?: number
+  readonly policy?: Partial<StreamPolicy>
 }
 
 /** The streams this agent sends, by name. */
@@ -131,6 +132,7 @@ export class Streams {
       epochMs: given.epochMs ?? defaultEpochMs,
       volumes,
       paused: false,
+      policy: { ...defaultPolicy, ...given.policy },
     }
     const stream = this.#admit(definition)
     try {
@@ -153,6 +155,15 @@ export class Streams {
     if (disk === null) return
     const text = `The source buffer ${directory} and a volume lie on the disk ${disk}: they slow each other, and are lost together.`
     this.#options.report({ severity: 'warning', code: 'BUFFER_SHARES_DISK', object: name, text })
+  }
+
+  /** What is not given stays. */
+  async set(name: string, change: Partial<StreamPolicy>): Promise<SourceStream> {
+    const stream = this.get(name)
+    const policy = { ...stream.policy, ...change }
+    await this.#record({ ...stream.definition, policy })
+    stream.setPolicy(policy)
+    return stream
   }
 
   async setPaused(name: string, paused: boolean): Promise<SourceStream> {
@@ -193,6 +204,8 @@ export class Streams {
       destination,
       volumes: volumes.map((volume) => volume.name),
       epochMs,
+      policy: stream.policy.kind,
+      waitMs: stream.policy.waitMs,
       state,
       reason,
       waitingBytes: stream.waitingBytes,

@@ -55,6 +55,11 @@ export interface NativeJournal {
   appendMarker(payload: Buffer): Promise<Lsn>
   /** While set, a flush syncs the backing too: first of all where it may be decided that this journal is not replayed. */
   doubt(doubted: boolean): void
+  /**
+   * While set no host waits for this journal: a write that finds it full gets ENOSPC, one that finds it failed EIO, and so
+   * do flushes. Nothing is acknowledged without it.
+   */
+  refuse(refused: boolean): void
   /** Stop journaling for good: waiting and later writes go to the backing alone. Say so durably before calling. */
   abandon(): void
   /** All volumes are gone from it. Syncs, unmaps, closes. */

@@ -75,6 +75,9 @@ class Journal implements NativeJournal {
   appendMarker(payload: Buffer): Promise<Lsn> {
     return attemptLater('journal marker', this.#name, () => this.native.appendMarker(payload))
   }
+  refuse(refused: boolean): void {
+    attempt('journal refuse', this.#name, () => this.native.refuse(refused))
+  }
   doubt(doubted: boolean): void {
     attempt('journal doubt', this.#name, () => this.native.doubt(doubted))
   }

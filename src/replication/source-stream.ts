@@ -16,7 +16,14 @@ import type { RunningStream } from './running-stream.js'
 import { SourceBuffer } from './source-buffer.js'
 import { StreamHealth } from './stream-health.js'
 import { StreamRecording } from './stream-recording.js'
-import { isGathering, type StreamDefinition, type StreamPosition, StreamState } from './stream-state.js'
+import {
+  defaultPolicy,
+  isGathering,
+  type StreamDefinition,
+  type StreamPolicy,
+  type StreamPosition,
+  StreamState,
+} from './stream-state.js'
 import { describeStream, type SourceStreamState } from './stream-status.js'
 
 /** A flush is answered after so long, done or not. */
@@ -71,6 +78,7 @@ export class SourceStream {
       hold: this.#hold,
       changes: this.#changes,
       paused: () => this.#definition.paused,
+      policy: () => this.policy,
     })
   }
 
@@ -167,6 +175,15 @@ export class SourceStream {
       const { appliedEpoch, consistentEpoch } = this.position
       return consistentEpoch > 0 && appliedEpoch >= Math.max(epoch, consistentEpoch)
     }, timeoutMs)
+  }
+
+  get policy(): StreamPolicy {
+    return this.#definition.policy ?? defaultPolicy
+  }
+
+  /** Takes effect at once, also for hosts that wait. */
+  setPolicy(policy: StreamPolicy): void {
+    this.#definition = { ...this.#definition, policy }
   }
 
   /** Pausing holds the transfer back; resuming also tries again what failed. */
