@@ -37,6 +37,7 @@
         "native/sys/keeper_socket.cc",
         "native/sys/loop_device.cc",
         "native/sys/mount_point.cc",
+        "native/sys/process_memory.cc",
         "native/volume/backing_sync.cc",
         "native/volume/grant_worker.cc",
         "native/volume/mapped_io.cc",

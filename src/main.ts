@@ -23,6 +23,9 @@ process.exitCode = await runProgram(process.argv.slice(2), {
   local: {
     runAgent: async (options) => {
       try {
+        // First, and with little loaded: the program may begin anew here.
+        const { protectProcess } = await import('./daemon/process-memory.js')
+        protectProcess()
         await (await import('./daemon/main.js')).runAgent(options)
       } catch (error) {
         agentFailed = true

@@ -4,6 +4,7 @@
 
 #include "../sys/keeper.h"
 #include "../sys/mount_point.h"
+#include "../sys/process_memory.h"
 #include "journal_object.h"
 #include "js_link.h"
 #include "js_options.h"
@@ -36,6 +37,7 @@ class Addon : public Napi::Addon<Addon> {
                           InstanceMethod("openRegions", &Addon::openRegions),
                           InstanceMethod("javascriptCalls", &Addon::javascriptCalls),
                           InstanceMethod("giveUpKept", &Addon::giveUpKept),
+                          InstanceMethod("protectProcess", &Addon::protectThisProcess),
                           InstanceMethod("releaseStale", &Addon::releaseStale)});
   }
   ~Addon() {
@@ -73,6 +75,22 @@ class Addon : public Napi::Addon<Addon> {
 
   Napi::Value javascriptCalls(const Napi::CallbackInfo& info) {
     return Napi::Number::New(info.Env(), static_cast<double>(JsLink::javascriptCalls()));
+  }
+
+  Napi::Value protectThisProcess(const Napi::CallbackInfo& info) {
+    const Napi::Env env = info.Env();
+    if (!info[0].IsString() || !info[1].IsArray()) {
+      return throwError(env, Error{"INVALID_ARGUMENT", EINVAL, "protectProcess() needs a program and its words"});
+    }
+    const auto array = info[1].As<Napi::Array>();
+    std::vector<std::string> words;
+    for (uint32_t index = 0; index < array.Length(); index++) words.push_back(array.Get(index).ToString().Utf8Value());
+    const ProcessMemory memory = protectProcess(info[0].As<Napi::String>().Utf8Value(), std::move(words));
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("flusher", Napi::Boolean::New(env, memory.flusher));
+    object.Set("locked", Napi::Boolean::New(env, memory.locked));
+    object.Set("score", Napi::Boolean::New(env, memory.score));
+    return object;
   }
 
   Napi::Value releaseStale(const Napi::CallbackInfo& info) {

@@ -20,6 +20,7 @@ Napi::Function JournalObject::define(Napi::Env env) {
                       InstanceMethod<&JournalObject::sync>("sync"), InstanceMethod<&JournalObject::trim>("trim"),
                       InstanceMethod<&JournalObject::appendMarker>("appendMarker"),
                       InstanceMethod<&JournalObject::doubt>("doubt"),
+                      InstanceMethod<&JournalObject::refuse>("refuse"),
                       InstanceMethod<&JournalObject::abandon>("abandon"),
                       InstanceMethod<&JournalObject::close>("close")});
 }
@@ -152,6 +153,11 @@ Napi::Value JournalObject::appendMarker(const Napi::CallbackInfo& info) {
 
 Napi::Value JournalObject::doubt(const Napi::CallbackInfo& info) {
   if (isOpen(info.Env())) journal_->doubt(info[0].ToBoolean().Value());
+  return info.Env().Undefined();
+}
+
+Napi::Value JournalObject::refuse(const Napi::CallbackInfo& info) {
+  if (isOpen(info.Env())) journal_->refuse(info[0].ToBoolean().Value());
   return info.Env().Undefined();
 }
 

@@ -28,6 +28,7 @@ class JournalObject : public Napi::ObjectWrap<JournalObject> {
   Napi::Value trim(const Napi::CallbackInfo& info);
   Napi::Value appendMarker(const Napi::CallbackInfo& info);
   Napi::Value doubt(const Napi::CallbackInfo& info);
+  Napi::Value refuse(const Napi::CallbackInfo& info);
   Napi::Value abandon(const Napi::CallbackInfo& info);
   Napi::Value close(const Napi::CallbackInfo& info);
   bool isOpen(Napi::Env env) const;

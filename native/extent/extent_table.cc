@@ -8,6 +8,8 @@
 #include <cassert>
 #include <cstdlib>
 
+#include "../sys/process_memory.h"
+
 namespace tidemark {
 namespace {
 
@@ -16,6 +18,8 @@ constexpr uint64_t kMapped = uint64_t{1} << 63;
 constexpr uint64_t kWritable = uint64_t{1} << 62;
 constexpr uint32_t kGenerationShift = 40;
 constexpr uint64_t kLeafBytes = kLeafBlocks * sizeof(uint64_t);
+/** MADV_DONTNEED_LOCKED, which the distribution's headers do not have. */
+constexpr int kDontNeedLocked = 24;
 
 static_assert(uint64_t{kGenerationLimit} << kGenerationShift == kWritable);
 static_assert(kExtentLocationLimit == uint64_t{1} << kGenerationShift);
@@ -24,7 +28,9 @@ static_assert(std::atomic<uint64_t>::is_always_lock_free && sizeof(std::atomic<u
 /** Zero pages, given by the kernel when first written. */
 void* reserve(uint64_t bytes) {
   void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  return memory == MAP_FAILED ? nullptr : memory;
+  if (memory == MAP_FAILED) return nullptr;
+  lockOnFault(memory, bytes);
+  return memory;
 }
 
 }  // namespace
@@ -106,7 +112,8 @@ void ExtentTable::store(uint64_t leaf, uint64_t index, uint64_t entry) {
 void ExtentTable::releaseIfEmpty(uint64_t leaf) {
   const Leaf entries = leaves_[leaf].load(std::memory_order_relaxed);
   if (!hasEntries(entries) || mappedCounts_[leaf].load(std::memory_order_relaxed) != 0) return;
-  ::madvise(entries, kLeafBytes, MADV_DONTNEED);
+  // An agent locks its memory, which takes the newer call (Linux 5.18). Without it the memory stays, zeroed.
+  if (::madvise(entries, kLeafBytes, kDontNeedLocked) != 0) ::madvise(entries, kLeafBytes, MADV_DONTNEED);
 }
 
 bool ExtentTable::loadLeaf(uint64_t leaf, std::span<const int64_t> entries) {

@@ -7,7 +7,6 @@
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/uio.h>
 
 #include <algorithm>
@@ -19,6 +18,7 @@
 
 #include "../sys/keeper_program.h"
 #include "../sys/mount_point.h"
+#include "../sys/process_memory.h"
 
 namespace tidemark {
 namespace {
@@ -43,6 +43,7 @@ class ReceiveBuffer {
   ReceiveBuffer() {
     void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     memory_ = memory == MAP_FAILED ? nullptr : static_cast<uint8_t*>(memory);
+    if (memory_ != nullptr) lockOnFault(memory_, bytes);
   }
   ~ReceiveBuffer() {
     if (memory_ != nullptr) munmap(memory_, bytes);
@@ -293,8 +294,7 @@ void FuseSession::serve(size_t index) {
   char title[16];
   std::snprintf(title, sizeof title, "tm%zu %s", index, options_.name.c_str());
   pthread_setname_np(pthread_self(), title);
-  // What this thread allocates must never wait for pages that only this volume could write out.
-  prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
+  protectThread();
   const int fd = descriptors_[index].get();
   const ReceiveBuffer buffer;
   int failed = buffer.ok() ? 0 : ENOMEM;

@@ -7,6 +7,7 @@
 #include <ctime>
 
 #include "../sys/crc32c.h"
+#include "../sys/process_memory.h"
 
 namespace tidemark {
 namespace {
@@ -20,6 +21,8 @@ uint64_t nowNs() {
 }
 
 Error abandonedError() { return Error{"JOURNAL_ABANDONED", 0, "the journal was abandoned"}; }
+Error fullError() { return Error{"JOURNAL_FULL", ENOSPC, "the journal is full"}; }
+Error failedError() { return Error{"JOURNAL_FAILED", EIO, "the journal has failed"}; }
 Error closedError() { return Error{"JOURNAL_CLOSED", 0, "the journal is closed"}; }
 
 }  // namespace
@@ -67,7 +70,10 @@ Result<std::unique_ptr<Journal>> Journal::open(JournalOptions options) {
   journal->open_ = segment;
   journal->nextLsn_ = start;
   journal->tail_ = journal->published_ = journal->durable_ = journal->applied_ = start;
-  journal->syncThread_ = std::thread([raw = journal.get()] { raw->syncLoop(); });
+  journal->syncThread_ = std::thread([raw = journal.get()] {
+    protectThread();
+    raw->syncLoop();
+  });
   return journal;
 }
 
@@ -98,9 +104,13 @@ Result<Reservation> Journal::reserve(RecordType type, uint16_t volume, uint64_t 
     const State state = state_.load(std::memory_order_acquire);
     if (state == State::kAbandoned) return Reservation{};
     if (state == State::kClosed) return closedError();
+    if (state == State::kFailed && refusing_.load()) return failedError();
     if (nextLsn_ + space <= open_->baseLsn + options_.segmentBytes) break;
     MappedSegment* next = segments_.next();
-    if (next == nullptr) continue;
+    if (next == nullptr) {
+      if (refusing_.load() && state_.load(std::memory_order_acquire) == State::kRunning) return fullError();
+      continue;
+    }
     // The next segment is there before the rest of this one is given away.
     const uint64_t rest = open_->baseLsn + options_.segmentBytes - nextLsn_;
     if (rest > 0) {
@@ -118,7 +128,7 @@ Result<Reservation> Journal::reserve(RecordType type, uint16_t volume, uint64_t 
     const auto mayGo = [this] {
       const State state = state_.load(std::memory_order_relaxed);
       if (state == State::kRunning) return nextTicket_ - appliedTicket_ < kJournalInFlightLimit;
-      return state != State::kFailed;
+      return state != State::kFailed || refusing_.load();
     };
     if (!mayGo()) {
       appenderWaits_ = true;
@@ -128,6 +138,7 @@ Result<Reservation> Journal::reserve(RecordType type, uint16_t volume, uint64_t 
     const State state = state_.load(std::memory_order_relaxed);
     if (state == State::kAbandoned) return Reservation{};
     if (state == State::kClosed) return closedError();
+    if (state == State::kFailed) return failedError();
     reservation.ticket = nextTicket_++;
     ring_[reservation.ticket % kJournalInFlightLimit] = Slot{normalized(end), 0};
   }
@@ -237,6 +248,9 @@ void Journal::sync(SyncCallback callback) {
     if (state == State::kAbandoned || state == State::kClosed) {
       error = reason_;
       refused = true;
+    } else if (state == State::kFailed && refusing_.load()) {
+      error = failedError();
+      refused = true;
     } else if (durable_.load(std::memory_order_relaxed) < target) {
       waiters_.push_back(SyncWaiter{target, std::move(callback)});
       syncWanted_.notify_one();
@@ -320,6 +334,19 @@ void Journal::fail(Error error) {
 }
 
 void Journal::trim(uint64_t belowLsn) { segments_.trim(std::min({belowLsn, durableLsn(), appliedLsn()})); }
+
+void Journal::refuse(bool refuse) {
+  std::vector<SyncWaiter> waiters;
+  {
+    std::lock_guard lock(progress_);
+    refusing_.store(refuse);
+    if (refuse && state_.load() == State::kFailed) waiters.swap(waiters_);
+  }
+  progressed_.notify_all();
+  segments_.refuseWaiting(refuse);
+  const Error error = failedError();
+  for (SyncWaiter& waiter : waiters) waiter.callback(durableLsn(), &error);
+}
 
 void Journal::abandon() { stop(State::kAbandoned, abandonedError()); }
 

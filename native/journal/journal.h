@@ -106,7 +106,8 @@ class Journal {
    * Waits while the journal is full, failed or has kJournalInFlightLimit records in flight; after abandon() it returns
    * a reservation that is not journaled, at once.
    *
-   * Errors: JOURNAL_RECORD_TOO_LARGE (see payloadLimitBytes()), JOURNAL_CLOSED.
+   * Errors: JOURNAL_RECORD_TOO_LARGE (see payloadLimitBytes()), JOURNAL_CLOSED; JOURNAL_FULL and JOURNAL_FAILED, see
+   * refuse().
    */
   Result<Reservation> reserve(RecordType type, uint16_t volume, uint64_t offset, uint64_t length,
                               uint32_t payloadBytes);
@@ -119,7 +120,7 @@ class Journal {
   /** reserve, copy, complete, applied: a MARKER (64 KiB at the most); its LSN, or 0 when the journal was abandoned. */
   Result<uint64_t> appendMarker(const void* payload, uint32_t payloadBytes);
 
-  /** `error` is null when everything below durableLsn is durable; else its code is JOURNAL_ABANDONED or _CLOSED. */
+  /** `error` is null when everything below durableLsn is durable; else its code is JOURNAL_ABANDONED, _CLOSED or _FAILED. */
   using SyncCallback = std::function<void(uint64_t durableLsn, const Error* error)>;
 
   /**
@@ -127,7 +128,7 @@ class Journal {
    * one is waited for). Calls made while a sync runs share the next one. The callback runs once, on the journal's sync
    * thread, on the caller's when there is nothing to wait for, or on the thread that abandons or closes.
    *
-   * After a failed sync callbacks wait for abandon(); nothing is tried again.
+   * After a failed sync callbacks wait for abandon(), or refuse(); nothing is tried again.
    */
   void sync(SyncCallback callback);
   /** sync() and wait for it. */
@@ -141,6 +142,12 @@ class Journal {
    * wait until abandon(). Raises the event, once.
    */
   void giveUp(Error error) { fail(std::move(error)); }
+
+  /**
+   * While set nobody waits for this journal: who finds it full gets JOURNAL_FULL, who finds it failed JOURNAL_FAILED,
+   * flushes too. A journal that has room takes writes all the same.
+   */
+  void refuse(bool refuse);
 
   /**
    * While set, a flush is not answered on the word of this journal alone: whoever may decide that it is not replayed
@@ -200,6 +207,7 @@ class Journal {
 
   std::atomic<State> state_{State::kRunning};
   std::atomic<bool> doubted_{false};
+  std::atomic<bool> refusing_{false};
   std::atomic<uint64_t> tail_{0};
   std::atomic<uint64_t> published_{0};
   std::atomic<uint64_t> durable_{0};

@@ -13,6 +13,7 @@
 #include <cstring>
 
 #include "../sys/crc32c.h"
+#include "../sys/process_memory.h"
 
 namespace tidemark {
 namespace {
@@ -106,7 +107,10 @@ Result<MappedSegment*> SegmentStore::open(uint64_t startLsn) {
   MappedSegment* open = segment.get();
   live_.push_back(std::move(segment));
   nextBase_ = startBase + options_.segmentBytes;
-  preparer_ = std::thread([this] { prepareLoop(); });
+  preparer_ = std::thread([this] {
+    protectThread();
+    prepareLoop();
+  });
   return open;
 }
 
@@ -271,18 +275,28 @@ Result<std::unique_ptr<MappedSegment>> SegmentStore::map(uint64_t baseLsn, Uniqu
 
 MappedSegment* SegmentStore::next() {
   std::unique_lock lock(mutex_);
-  if (ready_.empty() && !stopWaiting_) {
+  if (ready_.empty() && !stopWaiting_ && !refuseWaiting_) {
     waiting_ = true;
     backOff_ = false;
     work_.notify_one();
-    made_.wait(lock, [this] { return !ready_.empty() || stopWaiting_; });
+    made_.wait(lock, [this] { return !ready_.empty() || stopWaiting_ || refuseWaiting_; });
     waiting_ = false;
   }
-  if (stopWaiting_) return nullptr;
+  if (stopWaiting_ || ready_.empty()) return nullptr;
   live_.push_back(std::move(ready_.front()));
   ready_.pop_front();
   work_.notify_one();
   return live_.back().get();
+}
+
+void SegmentStore::refuseWaiting(bool refuse) {
+  {
+    std::lock_guard lock(mutex_);
+    refuseWaiting_ = refuse;
+    // Whoever waits from here on is told of anew.
+    if (!refuse) fullRaised_ = false;
+  }
+  made_.notify_all();
 }
 
 void SegmentStore::stopWaiting() {

@@ -74,6 +74,9 @@ class SegmentStore {
   /** Whoever waits in next(), and every later caller, gets null. */
   void stopWaiting();
 
+  /** While set next() does not wait: null when no segment is ready. */
+  void refuseWaiting(bool refuse);
+
   /** fdatasync, in order, every mapped segment that holds a byte of [from, to). */
   Result<void> sync(uint64_t fromLsn, uint64_t toLsn);
   /** Unmap the segments wholly below: they are durable and nobody writes to them any more. */
@@ -121,6 +124,7 @@ class SegmentStore {
   uint64_t spareNumber_ = 0;
   bool waiting_ = false;
   bool fullRaised_ = false;
+  bool refuseWaiting_ = false;
   bool failed_ = false;
   bool stopWaiting_ = false;
   bool stop_ = false;

@@ -6,6 +6,8 @@
 
 #include <cstdio>
 
+#include "../sys/process_memory.h"
+
 namespace tidemark {
 
 BackingSync::BackingSync(Backing& backing, std::string name) : backing_(backing) {
@@ -16,6 +18,7 @@ BackingSync::BackingSync(Backing& backing, std::string name) : backing_(backing)
     char title[16];
     std::snprintf(title, sizeof title, "tms %s", name.c_str());
     pthread_setname_np(pthread_self(), title);
+    protectThread();
     run();
   });
   pthread_sigmask(SIG_SETMASK, &before, nullptr);

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "../sys/process_memory.h"
 #include "mapped_io.h"
 
 namespace tidemark {
@@ -27,6 +28,7 @@ GrantWorker::GrantWorker(const std::string& name, ExtentTable& table, Backing& b
     char title[16];
     std::snprintf(title, sizeof title, "tmg %s", name.c_str());
     pthread_setname_np(pthread_self(), title);
+    protectThread();
     run();
   });
   pthread_sigmask(SIG_SETMASK, &before, nullptr);

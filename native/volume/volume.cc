@@ -12,6 +12,7 @@
 
 #include "../sys/holders.h"
 #include "../sys/mount_point.h"
+#include "../sys/process_memory.h"
 
 namespace tidemark {
 
@@ -120,6 +121,8 @@ Result<Attachment> Volume::attach(const std::string& mountPoint, bool readOnly) 
   const std::lock_guard lock(lifecycle_);
   if (closed_) return Error{"VOLUME_CLOSED", 0, options_.name + " is closed"};
   if (session_) return Error{"VOLUME_ATTACHED", EBUSY, options_.name + " is attached already"};
+  // Whatever this volume is made of is on the heap by now.
+  (void)lockProgram();
   Result<bool> taken = takeOver(mountPoint, readOnly);
   if (!taken) return taken.error();
   if (!*taken) {

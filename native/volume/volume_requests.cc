@@ -177,7 +177,7 @@ int Volume::attemptChange(const Io& io, const ThinPlan& plan) {
                                                      : RecordType::kTrim;
     const uint32_t payloadBytes = io.kind == Kind::kWrite ? static_cast<uint32_t>(io.length) : 0;
     Result<Reservation> reserved = journal_->reserve(type, journalIndex_, io.offset, io.length, payloadBytes);
-    if (!reserved) return EIO;
+    if (!reserved) return reserved.error().errnoValue == ENOSPC ? ENOSPC : EIO;
     place = *reserved;
     if (regions_) regions_->touch(journalIndex_, io.offset, io.length);
     if (place.journaled()) {
@@ -320,8 +320,10 @@ void Volume::flush(const Reply& reply) {
     sync_->request(partDone);
   }
   journal_->sync([this, partDone](uint64_t, const Error* error) {
-    // Given up while this waited: what the journal no longer promises, the backing must.
-    if (error != nullptr) {
+    // Given up while this waited: what the journal no longer promises, the backing must. Unless it must be the journal.
+    if (error != nullptr && error->code == std::string_view("JOURNAL_FAILED")) {
+      partDone(EIO);
+    } else if (error != nullptr) {
       sync_->request(partDone);
     } else {
       partDone(0);

@@ -80,10 +80,17 @@ export type StreamState =
   | 'replicating'
   | 'catching-up'
   | 'mapping'
+  | 'blocked'
   | 'paused'
   | 'waiting'
   | 'diverged'
   | 'failed'
+
+/** What is not given stays as it is. */
+export interface StreamPolicyChange {
+  readonly kind?: 'degrade' | 'strict'
+  readonly waitMs?: number
+}
 
 export interface StreamView {
   readonly name: string
@@ -91,6 +98,10 @@ export interface StreamView {
   readonly destination: string
   readonly volumes: readonly string[]
   readonly epochMs: number
+  /** What hosts see when the journal can take no more: they go on and the stream maps, or they wait, then get errors. */
+  readonly policy: 'degrade' | 'strict'
+  /** How long a write waits under `strict`. */
+  readonly waitMs: number
   readonly state: StreamState
   readonly reason: string
   /** Journaled and not yet applied at the destination, raw bytes. */
@@ -103,6 +114,9 @@ export interface StreamView {
   readonly epoch: { readonly cut: number; readonly sent: number; readonly applied: number }
   readonly generation: number
   readonly initialize: { readonly doneBytes: number; readonly totalBytes: number } | null
+  /** When nothing waits any more if it goes on as in the last minute; null: it does not become less. */
+  readonly caughtUpInSeconds: number | null
+  readonly buffer: SourceBufferView
   /** Regions that are sent again as one step; while the stream is `mapping`, those that will be. */
   readonly catchUp: { readonly reason: string; readonly doneBytes: number; readonly totalBytes: number } | null
   readonly counters: {
@@ -117,6 +131,17 @@ export interface StreamView {
     /** Whole replication files that were transferred, retries included. */
     readonly sentBytes: number
   }
+}
+
+/** Replication files of a stream that wait for the destination. */
+export interface SourceBufferView {
+  readonly directory: string
+  readonly usedBytes: number
+  readonly limitBytes: number
+  /** When it is full if it goes on as in the last minute; null: it does not become fuller. */
+  readonly fullInSeconds: number | null
+  /** A disk that carries both a volume of the stream and this folder, which slow each other and fail together. */
+  readonly sharedDisk: string | null
 }
 
 /** A device that outlives its agent. */
@@ -203,6 +228,7 @@ export interface AgentOperations extends PoolOperations {
    * @throws StorageError when the stream cannot get there (removed, diverged)
    */
   streamWait(name: string, epoch: number, timeoutMs: number): Promise<{ done: boolean; stream: StreamView }>
+  streamSet(name: string, policy: StreamPolicyChange): Promise<StreamView>
   streamPause(name: string): Promise<StreamView>
   streamResume(name: string): Promise<StreamView>
   streamRemove(name: string): Promise<void>

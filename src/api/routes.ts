@@ -1,10 +1,10 @@
 /** Every request the agent answers, one entry each; the server turns them into HTTP. */
 import { checkName } from '../block/names.js'
 import { parseDuration } from '../block/size.js'
-import type { CreatePairing } from './agent-operations.js'
+import type { CreatePairing, StreamPolicyChange } from './agent-operations.js'
 import { badRequest } from './failure-reply.js'
 import { poolRoutes } from './pool-routes.js'
-import { create, emptied, named, type Route, read } from './route.js'
+import { changed, create, emptied, named, type Route, read } from './route.js'
 import type { Static } from './schemas.js'
 import * as schemas from './schemas.js'
 import { volumeRoutes } from './volume-routes.js'
@@ -35,8 +35,12 @@ const streamRoutes: Route[] = [
       name: checkName('stream', body.name),
       volumes: body.volumes.map((volume) => checkName('volume', volume)),
       destination: checkName('destination', body.destination),
-      ...(body.epoch === undefined ? {} : { epochMs: epochMs(body.epoch) }),
+      ...(body.epoch === undefined ? {} : { epochMs: milliseconds(body.epoch) }),
+      ...(body.policy === undefined && body.wait === undefined ? {} : { policy: policyOf(body) }),
     }),
+  ),
+  changed('/v1/streams/:name/set', schemas.setStreamBody, schemas.streamView, (operations, name, body) =>
+    operations.streamSet(name, policyOf(body)),
   ),
   named('GET', '/v1/streams/:name', schemas.streamView, (operations, name) => operations.streamStatus(name)),
   named('DELETE', '/v1/streams/:name', schemas.nothing, (operations, name) => emptied(operations.streamRemove(name))),
@@ -81,8 +85,15 @@ export const routes: readonly Route[] = [
   ),
 ]
 
-function epochMs(epoch: number | string): number {
-  return typeof epoch === 'number' ? epoch : parseDuration(epoch)
+function milliseconds(given: number | string): number {
+  return typeof given === 'number' ? given : parseDuration(given)
+}
+
+function policyOf({ policy, wait }: Static<typeof schemas.setStreamBody>): StreamPolicyChange {
+  return {
+    ...(policy === undefined ? {} : { kind: policy }),
+    ...(wait === undefined ? {} : { waitMs: milliseconds(wait) }),
+  }
 }
 
 /** Each kind of pairing has fields of its own; one of another kind is a mistake, not to be passed over. */

@@ -11,6 +11,7 @@ import type {
   PoolCheckView,
   PoolView,
   SnapshotView,
+  SourceBufferView,
   StreamView,
   VolumeView,
 } from './agent-operations.js'
@@ -65,14 +66,21 @@ export const createCloneBody = Type.Object(
 )
 export const refreshBody = Type.Object({ from: Type.Optional(name) }, strict)
 export const addDestinationBody = Type.Object({ name, pairing: Type.String({ minLength: 1, maxLength: 8192 }) }, strict)
+const policyKind = Type.Enum(['degrade', 'strict'])
 export const createStreamBody = Type.Object(
   {
     name,
     volumes: Type.Array(name, { minItems: 1, maxItems: 256, uniqueItems: true }),
     destination: name,
     epoch: Type.Optional(quantity),
+    policy: Type.Optional(policyKind),
+    wait: Type.Optional(quantity),
   },
   strict,
+)
+export const setStreamBody = Type.Object(
+  { policy: Type.Optional(policyKind), wait: Type.Optional(quantity) },
+  { ...strict, minProperties: 1 },
 )
 export const createPairingBody = Type.Object(
   {
@@ -97,6 +105,7 @@ const text = Type.String()
 const textOrNull = Type.Union([text, Type.Null()])
 const texts = Type.Array(text)
 const integer = Type.Integer()
+const integerOrNull = Type.Union([integer, Type.Null()])
 
 export const agentView = view<AgentView>()(
   Type.Object({ version: text, pid: integer, state: text, listen: textOrNull, javascriptCalls: integer }),
@@ -231,6 +240,16 @@ export const destinationTestView = view<DestinationTestView>()(
   Type.Object({ name: text, endpoint: text, roundTripMs: Type.Number() }),
 )
 
+const sourceBufferView = view<SourceBufferView>()(
+  Type.Object({
+    directory: text,
+    usedBytes: integer,
+    limitBytes: integer,
+    fullInSeconds: integerOrNull,
+    sharedDisk: textOrNull,
+  }),
+)
+
 export const streamView = view<StreamView>()(
   Type.Object({
     name: text,
@@ -238,12 +257,15 @@ export const streamView = view<StreamView>()(
     destination: text,
     volumes: texts,
     epochMs: Type.Number(),
+    policy: policyKind,
+    waitMs: Type.Number(),
     state: Type.Enum([
       'new',
       'initializing',
       'replicating',
       'catching-up',
       'mapping',
+      'blocked',
       'paused',
       'waiting',
       'diverged',
@@ -257,6 +279,8 @@ export const streamView = view<StreamView>()(
     epoch: Type.Object({ cut: integer, sent: integer, applied: integer }),
     generation: integer,
     initialize: Type.Union([Type.Object({ doneBytes: integer, totalBytes: integer }), Type.Null()]),
+    caughtUpInSeconds: integerOrNull,
+    buffer: sourceBufferView,
     catchUp: Type.Union([Type.Object({ reason: text, doneBytes: integer, totalBytes: integer }), Type.Null()]),
     counters: Type.Object({
       rawBytes: integer,

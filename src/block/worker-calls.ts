@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { type ChildProcess, fork } from 'node:child_process'
+import { writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { errnoOf, type RetryClass, StorageError } from './storage-error.js'
 
@@ -121,10 +122,20 @@ export class WorkerCalls {
   }
 }
 
+/** When memory is short a worker goes before its agent, but after what is not of this system. */
+function takeWorkerScore(): void {
+  try {
+    writeFileSync('/proc/self/oom_score_adj', '-500')
+  } catch {
+    // Not permitted: it stays what it was started with.
+  }
+}
+
 /** The worker's side: answer calls with these methods, one after the other. `tell` is for who waits: not too often. */
 export function serveCalls(
   methods: Record<string, (argument: never, tell: (progress: unknown) => void) => unknown>,
 ): void {
+  takeWorkerScore()
   let last: Promise<void> = Promise.resolve()
   const answer = (reply: Reply): void => {
     if (process.connected) process.send?.(reply)

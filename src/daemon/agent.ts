@@ -11,6 +11,7 @@ import type {
   PoolDevice,
   PoolView,
   SnapshotView,
+  StreamPolicyChange,
   StreamView,
   VolumeView,
 } from '../api/agent-operations.js'
@@ -301,6 +302,10 @@ export class Agent implements AgentOperations {
     const stream = this.#parts.streams.get(name)
     const done = await stream.applied(epoch, timeoutMs)
     return { done, stream: this.#parts.streams.view(stream) }
+  }
+
+  async streamSet(name: string, policy: StreamPolicyChange): Promise<StreamView> {
+    return this.#changes.run(async () => this.#parts.streams.view(await this.#parts.streams.set(name, policy)))
   }
 
   async streamPause(name: string): Promise<StreamView> {

@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs'
+import { realpath } from 'node:fs/promises'
 import path from 'node:path'
 import { pino } from 'pino'
 import { startApi } from '../api/server.js'
@@ -18,8 +19,10 @@ import { InboundStreams } from './inbound-streams.js'
 import { LmdbStore } from './lmdb-store.js'
 import { Pairings } from './pairings.js'
 import { PathVolumes } from './path-volumes.js'
+import { Placement } from './placement.js'
 import { streamUsing, usersOf } from './pool-users.js'
 import { Pools } from './pools.js'
+import { reportUnprotected } from './process-memory.js'
 import { SecretFiles } from './secret-files.js'
 import { lockState } from './state-lock.js'
 import { Streams } from './streams.js'
@@ -54,6 +57,7 @@ export async function runAgent(options: AgentOptions): Promise<void> {
     log[severity === 'warning' ? 'warn' : severity]({ code, object }, text)
   })
   const { report } = events
+  reportUnprotected(stateDirectory, report)
   const store = new LmdbStore(path.join(stateDirectory, 'state.lmdb'))
   const packer = new WorkerCalls(new URL('../replication/pack-worker.js', import.meta.url))
   const destager = new WorkerCalls(new URL('../destage/destage-worker.js', import.meta.url))
@@ -74,13 +78,29 @@ export async function runAgent(options: AgentOptions): Promise<void> {
     },
   }
   const forbidden = [stateDirectory, config.bufferDirectory, config.inboundDirectory]
+  const placement: Placement = new Placement({
+    runDirectory: path.join(await realpath(stateDirectory), 'run'),
+    backingOf: (name) => {
+      const [volume = name] = name.split('@')
+      const backing = paths.find(volume)?.definition.path
+      return backing === undefined
+        ? (pools.ofVolume(volume)?.facts().devices ?? []).map((device) => device.path)
+        : [backing]
+    },
+    folders: [
+      { what: 'state directory', path: stateDirectory },
+      { what: 'buffer directory', path: config.bufferDirectory },
+      { what: 'inbound directory', path: config.inboundDirectory },
+    ],
+  })
   const engine = thinPoolEngine({ config, report })
-  const paths = new PathVolumes({
+  const paths: PathVolumes = new PathVolumes({
     store,
     frontEnd,
     direct: config.direct,
     forbidden,
     poolAt: (file) => pools.at(file),
+    checkPlace: (op, file) => placement.checkNewVolume(op, file),
     identify: engine.identify,
   })
   const pools: Pools = new Pools({
@@ -97,7 +117,7 @@ export async function runAgent(options: AgentOptions): Promise<void> {
   const thinVolumes = new ThinVolumes(frontEnd)
   const volumes = new Volumes({ store, paths, pools, thin: thinVolumes })
   const destinations = new Destinations(secrets('destinations'))
-  const streams = new Streams({ store, intercept, config, volumes, destinations, packer, report })
+  const streams = new Streams({ store, intercept, config, volumes, destinations, placement, packer, report })
   const inbound = new InboundStreams({
     store,
     directory: config.inboundDirectory,

@@ -13,6 +13,8 @@ export interface PathVolumesOptions {
   readonly direct: boolean
   /** Folders of the agent: a volume in its own buffer would feed on itself. */
   readonly forbidden: readonly string[]
+  /** @throws StorageError ON_OWN_VOLUME when the agent itself uses what lies on it */
+  readonly checkPlace: (op: string, path: string) => Promise<void>
   /** The pool that has a file or device at this path (without links), in words. */
   readonly poolAt: (path: string) => string | undefined
   /** The id of the pool that lies there, whoever has it, or undefined. */
@@ -47,6 +49,7 @@ export class PathVolumes {
     const op = 'volume adopt'
     const facts = await inspectBacking(op, given, this.#options.forbidden)
     this.#refuseTaken(op, facts.path)
+    await this.#options.checkPlace(op, facts.path)
     await this.#refusePool(op, facts.path, 'Writing to it as a volume would destroy that.')
     return this.#add(name, facts)
   }
@@ -57,6 +60,7 @@ export class PathVolumes {
     }
     const facts = await createBacking(given, sizeBytes, this.#options.forbidden, force)
     this.#refuseTaken('volume create', facts.path)
+    if (facts.kind === 'raw') await this.#options.checkPlace('volume create', facts.path)
     if (facts.kind === 'raw' && !force) await this.#refusePool('volume create', facts.path, 'To lose it: --force.')
     return this.#add(name, facts, sizeBytes)
   }

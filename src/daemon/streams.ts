@@ -8,13 +8,16 @@ import { StorageError } from '../block/storage-error.js'
 import type { WorkerCalls } from '../block/worker-calls.js'
 import type { Intercept } from '../intercept/addon.js'
 import { SourceStream } from '../replication/source-stream.js'
-import type { StreamDefinition } from '../replication/stream-state.js'
+import { defaultPolicy, type StreamDefinition, type StreamPolicy } from '../replication/stream-state.js'
 import { deriveStreamSecret } from '../replication-file/keys.js'
 import type { HostVolume } from '../volume/host-volume.js'
 import type { AgentConfig } from './config.js'
 import type { Destinations } from './destinations.js'
+import type { Placement } from './placement.js'
 
 const defaultEpochMs = 1000
+/** How often forecasts look. */
+const watchMs = 1000
 
 export interface StreamsOptions {
   readonly store: StateStore
@@ -22,6 +25,7 @@ export interface StreamsOptions {
   readonly config: AgentConfig
   readonly volumes: { readonly get: (name: string) => HostVolume }
   readonly destinations: Destinations
+  readonly placement: Placement
   readonly packer: WorkerCalls
   readonly report: ReportEvent
 }
@@ -31,12 +35,18 @@ export interface NewStream {
   readonly volumes: readonly string[]
   readonly destination: string
   readonly epochMs?: number
+  readonly policy?: Partial<StreamPolicy>
 }
 
 /** The streams this agent sends, by name. */
 export class Streams {
   readonly #options: StreamsOptions
   readonly #streams = new Map<string, SourceStream>()
+  /** Of the buffer with a volume, by stream. */
+  readonly #sharedDisks = new Map<string, string | null>()
+  readonly #watch = setInterval(() => {
+    for (const stream of this.#streams.values()) stream.watch(performance.now())
+  }, watchMs).unref()
 
   constructor(options: StreamsOptions) {
     this.#options = options
@@ -50,7 +60,9 @@ export class Streams {
     for (const { value } of this.#options.store.list<StreamDefinition>('stream/')) {
       if (this.#streams.has(value.name)) continue
       try {
-        await this.#admit(value).start()
+        const stream = this.#admit(value)
+        await this.#lookAtDisks(stream)
+        await stream.start()
       } catch (error) {
         // A stream that was admitted says so itself.
         if (!this.#streams.has(value.name)) this.#say('error', 'STREAM_UNUSABLE', value.name, error)
@@ -112,6 +124,7 @@ export class Streams {
       return { index, name, sizeBytes }
     })
     this.#options.destinations.get(given.destination)
+    await this.#options.placement.checkFolders('stream create')
     const definition: StreamDefinition = {
       name: given.name,
       id: randomBytes(16).toString('hex'),
@@ -119,6 +132,7 @@ export class Streams {
       epochMs: given.epochMs ?? defaultEpochMs,
       volumes,
       paused: false,
+      policy: { ...defaultPolicy, ...given.policy },
     }
     const stream = this.#admit(definition)
     try {
@@ -129,6 +143,26 @@ export class Streams {
       this.#streams.delete(given.name)
       throw error
     }
+    await this.#lookAtDisks(stream)
+    return stream
+  }
+
+  /** Nothing is refused: a machine may have but one disk. */
+  async #lookAtDisks({ definition: { name, volumes }, buffer: { directory } }: SourceStream): Promise<void> {
+    const names = volumes.map((volume) => volume.name)
+    const disk = await this.#options.placement.sharedDisk(directory, names)
+    this.#sharedDisks.set(name, disk)
+    if (disk === null) return
+    const text = `The source buffer ${directory} and a volume lie on the disk ${disk}: they slow each other, and are lost together.`
+    this.#options.report({ severity: 'warning', code: 'BUFFER_SHARES_DISK', object: name, text })
+  }
+
+  /** What is not given stays. */
+  async set(name: string, change: Partial<StreamPolicy>): Promise<SourceStream> {
+    const stream = this.get(name)
+    const policy = { ...stream.policy, ...change }
+    await this.#record({ ...stream.definition, policy })
+    stream.setPolicy(policy)
     return stream
   }
 
@@ -149,6 +183,7 @@ export class Streams {
 
   /** Each for itself: what one cannot do in order, its next start does as after a crash. */
   async stop(): Promise<void> {
+    clearInterval(this.#watch)
     for (const stream of this.all()) {
       await stream.stop().catch((error) => this.#say('warning', 'STREAM_STOPPED_LATE', stream.definition.name, error))
     }
@@ -169,6 +204,8 @@ export class Streams {
       destination,
       volumes: volumes.map((volume) => volume.name),
       epochMs,
+      policy: stream.policy.kind,
+      waitMs: stream.policy.waitMs,
       state,
       reason,
       waitingBytes: stream.waitingBytes,
@@ -178,6 +215,8 @@ export class Streams {
       epoch: { cut: position.cutEpoch, sent: position.sentEpoch, applied: position.appliedEpoch },
       generation: position.generation,
       initialize: stream.copyProgress(),
+      caughtUpInSeconds: stream.caughtUpInSeconds,
+      buffer: { ...stream.buffer, sharedDisk: this.#sharedDisks.get(name) ?? null },
       catchUp: stream.catchUpProgress(),
       counters: position.counters,
     }

@@ -55,6 +55,11 @@ export interface NativeJournal {
   appendMarker(payload: Buffer): Promise<Lsn>
   /** While set, a flush syncs the backing too: first of all where it may be decided that this journal is not replayed. */
   doubt(doubted: boolean): void
+  /**
+   * While set no host waits for this journal: a write that finds it full gets ENOSPC, one that finds it failed EIO, and so
+   * do flushes. Nothing is acknowledged without it.
+   */
+  refuse(refused: boolean): void
   /** Stop journaling for good: waiting and later writes go to the backing alone. Say so durably before calling. */
   abandon(): void
   /** All volumes are gone from it. Syncs, unmaps, closes. */
@@ -346,6 +351,16 @@ export interface NativeVolume {
   close(): Promise<void>
 }
 
+/** What protectProcess() could do. */
+export interface ProcessMemory {
+  /** No thread waits for pages of its own hosts to be written out. */
+  readonly flusher: boolean
+  /** What was touched stays in memory. */
+  readonly locked: boolean
+  /** Killed last when memory is short. */
+  readonly score: boolean
+}
+
 export interface Intercept {
   openJournal(options: JournalOptions): NativeJournal
   openVolume(options: VolumeOptions): NativeVolume
@@ -365,4 +380,9 @@ export interface Intercept {
   openKeeper(options: KeeperOptions): Promise<readonly string[]>
   /** Nobody will attach what was taken back on this mount point: its host gets errors. */
   giveUpKept(mountPoint: string): Promise<void>
+  /**
+   * A process that serves devices must not wait for itself. First of all: it may execute this program with these words
+   * again (the same process, without anything it had), for threads that exist already cannot be protected.
+   */
+  protectProcess(program: string, words: readonly string[]): ProcessMemory
 }

@@ -15,6 +15,7 @@ import type {
   NativeVolume,
   PoolDevice,
   PoolOptions,
+  ProcessMemory,
   RegionCounters,
   RegionOptions,
   VolumeCounters,
@@ -73,6 +74,9 @@ class Journal implements NativeJournal {
   }
   appendMarker(payload: Buffer): Promise<Lsn> {
     return attemptLater('journal marker', this.#name, () => this.native.appendMarker(payload))
+  }
+  refuse(refused: boolean): void {
+    attempt('journal refuse', this.#name, () => this.native.refuse(refused))
   }
   doubt(doubted: boolean): void {
     attempt('journal doubt', this.#name, () => this.native.doubt(doubted))
@@ -279,5 +283,8 @@ export const intercept: Intercept = {
   },
   giveUpKept(mountPoint: string): Promise<void> {
     return attemptLater('give up device', mountPoint, () => addon().giveUpKept(mountPoint))
+  },
+  protectProcess(program: string, words: readonly string[]): ProcessMemory {
+    return addon().protectProcess(program, words)
   },
 }

@@ -144,6 +144,11 @@ export class StreamJournal {
     return lsn(BigInt(this.#state.checkpointLsn))
   }
 
+  /** Given back so far, counted from LSN 0. */
+  get trimmedSegments(): bigint {
+    return this.#trimmedSegments
+  }
+
   counters(): JournalCounters {
     return this.native.counters()
   }

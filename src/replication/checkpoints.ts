@@ -43,11 +43,13 @@ export class Checkpoints {
    * The journal is full and hosts wait: give up what is on the backing and in an epoch.
    *
    * @param mayHelp false when waiting is in vain: no more epochs are cut
+   * @param since what was trimmed when it was found full
    * @returns whether there is room now
    */
-  async makeRoom(mayHelp: () => boolean): Promise<boolean> {
+  async makeRoom(mayHelp: () => boolean, since = this.#journal.trimmedSegments): Promise<boolean> {
     const deadline = performance.now() + roomLimitMs
-    while (!(await this.#take())) {
+    // The loop above may be the one that made it.
+    while (!(await this.#take()) && this.#journal.trimmedSegments === since) {
       if (!mayHelp() || performance.now() > deadline) return false
       await new Promise((resolve) => setTimeout(resolve, roomPollMs))
     }

@@ -9,13 +9,21 @@ import type { Transport } from '../transport/transport.js'
 import type { HostVolume } from '../volume/host-volume.js'
 import { copyProgress } from './copy-planner.js'
 import { EpochHold } from './epoch-hold.js'
+import { Forecast } from './forecast.js'
 import { RecordedVolumes } from './recorded-volumes.js'
 import type { RegionOptions } from './region-keeper.js'
 import type { RunningStream } from './running-stream.js'
 import { SourceBuffer } from './source-buffer.js'
 import { StreamHealth } from './stream-health.js'
 import { StreamRecording } from './stream-recording.js'
-import { isGathering, type StreamDefinition, type StreamPosition, StreamState } from './stream-state.js'
+import {
+  defaultPolicy,
+  isGathering,
+  type StreamDefinition,
+  type StreamPolicy,
+  type StreamPosition,
+  StreamState,
+} from './stream-state.js'
 import { describeStream, type SourceStreamState } from './stream-status.js'
 
 /** A flush is answered after so long, done or not. */
@@ -43,27 +51,34 @@ export class SourceStream {
   readonly #state: StreamState
   readonly #changes = new Changes()
   readonly #health: StreamHealth
+  readonly #limitBytes: number
   readonly #hold: EpochHold
+  readonly #buffer: SourceBuffer
   readonly #recording: StreamRecording
+  readonly #fill = new Forecast()
+  readonly #drain = new Forecast()
   #definition: StreamDefinition
 
   constructor(options: SourceStreamOptions) {
     const { definition, store, report, bufferDirectory, volumes } = options
     this.#definition = definition
+    this.#limitBytes = options.bufferLimitBytes
     this.#health = new StreamHealth(definition.name, report)
     this.#state = new StreamState(store, definition.name)
     this.#hold = new EpochHold(this.#state, async () =>
       this.position.phase === 'running' ? this.#running?.journal.sync() : undefined,
     )
+    this.#buffer = new SourceBuffer(bufferDirectory, this.#state)
     this.#recording = new StreamRecording({
       ...options,
       volumes: new RecordedVolumes(definition.volumes, volumes),
       state: this.#state,
-      buffer: new SourceBuffer(bufferDirectory, this.#state),
+      buffer: this.#buffer,
       health: this.#health,
       hold: this.#hold,
       changes: this.#changes,
       paused: () => this.#definition.paused,
+      policy: () => this.policy,
     })
   }
 
@@ -162,6 +177,15 @@ export class SourceStream {
     }, timeoutMs)
   }
 
+  get policy(): StreamPolicy {
+    return this.#definition.policy ?? defaultPolicy
+  }
+
+  /** Takes effect at once, also for hosts that wait. */
+  setPolicy(policy: StreamPolicy): void {
+    this.#definition = { ...this.#definition, policy }
+  }
+
   /** Pausing holds the transfer back; resuming also tries again what failed. */
   setPaused(paused: boolean): Promise<void> {
     this.#definition = { ...this.#definition, paused }
@@ -210,6 +234,24 @@ export class SourceStream {
   /** Raw bytes journaled and not yet applied at the destination. */
   get waitingBytes(): number {
     return (this.#running?.cutter.openBytes ?? 0) + this.#state.unappliedBytes
+  }
+
+  /** Called about every second, by a clock that never jumps back: what the forecasts are made from. */
+  watch(nowMs: number): void {
+    this.#fill.note(this.#buffer.bytes, nowMs)
+    this.#drain.note(this.waitingBytes, nowMs)
+  }
+
+  /** When nothing waits any more if it goes on so, or null. */
+  get caughtUpInSeconds(): number | null {
+    return this.position.phase === 'running' ? this.#drain.secondsToNothing : null
+  }
+
+  get buffer(): { directory: string; usedBytes: number; limitBytes: number; fullInSeconds: number | null } {
+    const { directory, bytes: usedBytes } = this.#buffer
+    const { phase } = this.position
+    const fullInSeconds = phase === 'running' ? this.#fill.secondsToReach(this.#limitBytes) : null
+    return { directory, usedBytes, limitBytes: this.#limitBytes, fullInSeconds }
   }
 
   get oldestUnsentSeconds(): number {

@@ -17,6 +17,8 @@ export class StreamHealth {
   /** The source buffer or the backing cannot be used for now. */
   trouble: StorageError | null = null
   bufferFull = false
+  /** Hosts wait, or get errors: why. */
+  blocked: string | undefined
   /** What the destination says of itself. */
   farSide = { state: '', reason: '' }
   #badSeal = false
@@ -66,6 +68,7 @@ export class StreamHealth {
     this.failure = undefined
     this.trouble = null
     this.bufferFull = false
+    this.blocked = undefined
     this.farSide = { state: '', reason: '' }
   }
 

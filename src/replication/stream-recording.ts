@@ -1,4 +1,3 @@
-import type { Changes } from '../block/changes.js'
 import { Exclusive } from '../block/exclusive.js'
 import { insist } from '../block/insist.js'
 import type { StateStore } from '../block/state-store.js'
@@ -25,10 +24,11 @@ import {
   type StreamPosition,
   type StreamState,
 } from './stream-state.js'
+import { JournalAnswers, type StrictOptions } from './strict-policy.js'
 
 type JournalEvent = Parameters<StreamJournalOptions['onEvent']>[0]
 
-export interface StreamRecordingOptions {
+export interface StreamRecordingOptions extends StrictOptions {
   readonly definition: StreamDefinition
   readonly volumes: RecordedVolumes
   readonly pairingId: Buffer
@@ -41,9 +41,7 @@ export interface StreamRecordingOptions {
   readonly bufferLimitBytes: number
   readonly transport: Transport
   readonly packer: WorkerCalls
-  readonly health: StreamHealth
   readonly hold: EpochHold
-  readonly changes: Changes
   readonly paused: () => boolean
 }
 
@@ -61,6 +59,7 @@ export class StreamRecording {
   readonly #turns = new Exclusive()
   readonly #journalOptions: StreamJournalOptions
   readonly #backoff = new Backoff()
+  readonly #answers: JournalAnswers
   /** What a journal raised before it was running. */
   #early: JournalEvent | undefined
   #running: RunningStream | undefined
@@ -84,6 +83,7 @@ export class StreamRecording {
       onDamage: (path) => health.say('error', 'REGIONS_DAMAGED', `${path} is damaged, wholly or in part`),
     })
     this.catchUp = new CatchUp(this.regions)
+    this.#answers = new JournalAnswers(options)
   }
 
   /** While writes go into a journal. */
@@ -287,11 +287,9 @@ export class StreamRecording {
 
   async #answerJournal(event: JournalEvent): Promise<void> {
     const running = this.#running
-    if (!running || this.#position.phase !== 'running') return
-    if (event.kind === 'failed') return this.#journalStopped(running, `The journal failed: ${event.message}.`)
-    const cutting = (): boolean => !running.stop.signal.aborted && !this.#health.bufferFull && !this.#health.trouble
-    const room = await running.checkpoints.makeRoom(cutting).catch(() => false)
-    if (!room) await this.#journalStopped(running, 'The journal was at its limit, and epochs not cut fast enough.')
+    if (!running || this.#isOver(running)) return
+    const reason = await this.#answers.answer(event, running, () => this.#isOver(running))
+    if (reason !== undefined) await this.#journalStopped(running, reason)
   }
 
   /**
@@ -303,9 +301,8 @@ export class StreamRecording {
   async #journalStopped(running: RunningStream, reason: string): Promise<void> {
     const end = running.journal.counters().publishedLsn
     await this.#mustNotCount().catch((error) => this.#health.say('error', 'SYNC_FAILED', String(error)))
-    const isOver = (): boolean => this.#running !== running || this.#position.phase !== 'running'
     await insist(
-      () => isOver() || this.#noteMapping(reason, end).then(isOver),
+      () => this.#isOver(running) || this.#noteMapping(reason, end).then(() => this.#isOver(running)),
       (error) => this.#health.say('error', 'STATE_UNAVAILABLE', `${error}. Hosts of this stream wait for it.`),
     )
     // An initialisation or removal that came first has ended this journal itself.
@@ -314,6 +311,10 @@ export class StreamRecording {
     running.journal.native.abandon()
     this.#options.changes.announce()
     await this.turn(() => this.#leaveJournal(running))
+  }
+
+  #isOver(running: RunningStream): boolean {
+    return this.#running !== running || this.#position.phase !== 'running'
   }
 
   async #leaveJournal(running: RunningStream): Promise<void> {

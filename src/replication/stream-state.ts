@@ -9,6 +9,15 @@ export interface StreamVolume {
   readonly sizeBytes: number
 }
 
+/** What hosts see when the journal can take no more: they go on and the stream maps, or they wait, then get errors. */
+export interface StreamPolicy {
+  readonly kind: 'degrade' | 'strict'
+  /** How long a write waits under `strict`. */
+  readonly waitMs: number
+}
+
+export const defaultPolicy: StreamPolicy = { kind: 'degrade', waitMs: 30_000 }
+
 /** What an operator asked for. */
 export interface StreamDefinition {
   readonly name: string
@@ -18,6 +27,8 @@ export interface StreamDefinition {
   readonly epochMs: number
   readonly volumes: readonly StreamVolume[]
   readonly paused: boolean
+  /** Missing in what was recorded before there was a choice. */
+  readonly policy?: StreamPolicy
 }
 
 export interface StreamCounters {

@@ -9,6 +9,7 @@ export type SourceStreamState =
   | 'replicating'
   | 'catching-up'
   | 'mapping'
+  | 'blocked'
   | 'paused'
   | 'waiting'
   | 'diverged'
@@ -17,7 +18,7 @@ export type SourceStreamState =
 export interface StreamFacts {
   readonly definition: StreamDefinition
   readonly position: StreamPosition
-  readonly health: Pick<StreamHealth, 'failure' | 'link' | 'trouble' | 'bufferFull' | 'farSide'>
+  readonly health: Pick<StreamHealth, 'failure' | 'link' | 'trouble' | 'bufferFull' | 'blocked' | 'farSide'>
   readonly waitingBytes: number
   /** Regions that are sent again, or will be. */
   readonly catchUp: { readonly reason: string; readonly doneBytes: number; readonly totalBytes: number } | null
@@ -26,7 +27,7 @@ export interface StreamFacts {
 /** The state an operator sees, and why: the gravest thing first. */
 export function describeStream(facts: StreamFacts): { state: SourceStreamState; reason: string } {
   const { definition, position } = facts
-  const { failure, link, trouble, bufferFull, farSide } = facts.health
+  const { failure, link, trouble, bufferFull, blocked, farSide } = facts.health
   if (failure !== undefined) return { state: 'failed', reason: failure }
   if (position.phase === 'new') return { state: 'new', reason: `run: tidemark stream initialize ${definition.name}` }
   if (position.phase === 'diverged') {
@@ -43,6 +44,10 @@ export function describeStream(facts: StreamFacts): { state: SourceStreamState; 
         ? `${link.code}: ${link.hint}`
         : 'It begins when there is room.'
     return { state: 'mapping', reason: `${reason} ${formatBytes(totalBytes)} to catch up. ${next}` }
+  }
+  if (blocked !== undefined) {
+    const why = definition.paused ? ' Transfer is paused.' : link ? ` ${link.code}: ${link.hint}` : ''
+    return { state: 'blocked', reason: blocked + why }
   }
   if (trouble) return { state: 'waiting', reason: `${trouble.code}: ${trouble.hint}` }
   if (definition.paused) return { state: 'paused', reason: 'transfer paused by an operator; writes are recorded' }

@@ -273,6 +273,11 @@ export class FakeOperations implements AgentOperations {
     return { done, stream: this.#stream(name) }
   }
 
+  async streamSet(name: string, policy: { kind?: 'degrade' | 'strict'; waitMs?: number }): Promise<StreamView> {
+    this.#called('streamSet', name, policy)
+    return streamView(name, { policy: policy.kind ?? 'strict', waitMs: policy.waitMs ?? 30_000 })
+  }
+
   async streamPause(name: string): Promise<StreamView> {
     this.#called('streamPause', name)
     return streamView(name, { state: 'paused', reason: 'by an operator' })
@@ -409,6 +414,16 @@ export function streamView(name: string, over: Partial<StreamView> = {}): Stream
     generation: 1,
     initialize: null,
     catchUp: null,
+    caughtUpInSeconds: 90,
+    policy: 'degrade',
+    waitMs: 30_000,
+    buffer: {
+      directory: '/srv/buffer/gold',
+      usedBytes: 1024 ** 3,
+      limitBytes: 8 * 1024 ** 3,
+      fullInSeconds: null,
+      sharedDisk: null,
+    },
     counters: { rawBytes: 5, foldedBytes: 4, identicalBytes: 3, compressedBytes: 2, sentBytes: 1 },
     ...over,
   }

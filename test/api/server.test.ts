@@ -124,6 +124,12 @@ t.test('each request reaches its operation with what was sent, and answers with 
     ['POST', '/v1/streams/s/flush', undefined, ['streamFlush', 's']],
     ['GET', '/v1/streams/s/wait?epoch=5&timeoutMs=250', undefined, ['streamWait', 's', 5, 250]],
     ['GET', '/v1/streams/s/wait?epoch=5&timeoutMs=999999999', undefined, ['streamWait', 's', 5, 60_000]],
+    [
+      'POST',
+      '/v1/streams/s/set',
+      { policy: 'strict', wait: '5s' },
+      ['streamSet', 's', { kind: 'strict', waitMs: 5000 }],
+    ],
     ['POST', '/v1/streams/s/pause', undefined, ['streamPause', 's']],
     ['POST', '/v1/streams/s/resume', undefined, ['streamResume', 's']],
     ['DELETE', '/v1/streams/s', undefined, ['streamRemove', 's']],

@@ -88,6 +88,19 @@ const table: readonly CommandRow[] = [
     { name: 's' },
     /./,
   ],
+  [
+    'stream create s --volume a --destination d --policy strict --wait 5s',
+    ['streamCreate', { name: 's', volumes: ['a'], destination: 'd', policy: { kind: 'strict', waitMs: 5000 } }],
+    { name: 's' },
+    /./,
+  ],
+  [
+    'stream set s --policy strict --wait 1m',
+    ['streamSet', 's', { kind: 'strict', waitMs: 60_000 }],
+    { policy: 'strict', waitMs: 60_000 },
+    /policy strict: when the journal is full writes wait 1 min, then fail/,
+  ],
+  ['stream set s --policy degrade', ['streamSet', 's', { kind: 'degrade' }], { policy: 'degrade' }, /policy degrade/],
   ['stream initialize s', ['streamInitialize', 's'], { state: 'initializing' }, /initializing: copying/],
   ['stream status s', ['streamStatus', 's'], streamView('s'), /^Oldest unsent: +1 min 15 s$/m],
   [

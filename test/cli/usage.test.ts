@@ -76,7 +76,7 @@ t.test('wrong usage is exit 2 with what is wrong and how it is typed right', asy
     [
       ['stream', 'create', 's', '--destination', 'd'],
       /--volume/,
-      'tidemark stream create NAME --volume V [--volume W] --destination D [--epoch TIME]',
+      'tidemark stream create NAME --volume V [--volume W] --destination D [--epoch TIME] [--policy degrade|strict] [--wait TIME]',
     ],
     [['stream', 'flush', '--wait'], /missing required argument/, 'tidemark stream flush NAME [--wait]'],
     [['agent', 'bogus'], /too many arguments/, 'tidemark agent [--state DIR] [--config FILE]'],

@@ -32,6 +32,7 @@ async function agent(test: Parameters<typeof scratchFolder>[0]) {
     direct: false,
     forbidden: [],
     poolAt: () => undefined,
+    checkPlace: async () => {},
     identify: engine.identify.bind(engine),
   })
   const pools = new Pools({

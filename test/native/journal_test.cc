@@ -312,6 +312,64 @@ TEST("abandoning a full journal lets the waiting writer go") {
   CHECK(journal->close().ok());
 }
 
+TEST("a full journal that refuses fails whoever waits and whoever comes, takes writes once there is room, and syncs") {
+  test::TemporaryFolder folder;
+  auto options = optionsFor(folder);
+  options.limitBytes = 2 * kMiB;
+  std::atomic<int> full{0};
+  options.onEvent = [&](const JournalEvent&) { ++full; };
+  auto journal = mustOpen(options);
+  const auto write = [&]() -> std::string {
+    auto reserved = journal->reserve(RecordType::kWrite, 0, 0, 98'304, 98'304);
+    if (!reserved) return reserved.error().code;
+    journal->complete(reserved.value());
+    journal->applied(reserved.value());
+    return "";
+  };
+  const auto refuseWhoWaits = [&](int times) {
+    std::string last;
+    std::thread writer([&] { while ((last = write()).empty()) continue; });
+    CHECK(eventually([&] { return full == times; }));
+    journal->refuse(true);
+    writer.join();
+    CHECK(last == "JOURNAL_FULL" && write() == "JOURNAL_FULL");
+  };
+  refuseWhoWaits(1);
+  journal->trim(journal->syncAndWait().value());
+  CHECK(eventually([&] { return write().empty(); }));
+  journal->refuse(false);
+  refuseWhoWaits(2);
+  CHECK(journal->close().ok());
+}
+
+TEST("a failed journal that refuses answers writers and syncs with an error, also those that wait already") {
+  test::TemporaryFolder folder;
+  auto options = optionsFor(folder);
+  std::atomic<int> failures{0};
+  std::atomic<bool> broken{false};
+  options.system.fdatasync = [&](int fd) {
+    if (!broken) return ::fdatasync(fd);
+    errno = EIO;
+    return -1;
+  };
+  options.onEvent = [&](const JournalEvent&) { ++failures; };
+  auto journal = mustOpen(options);
+  append(*journal, "kept");
+  broken = true;
+  std::string answer;
+  std::thread syncer([&] { answer = journal->syncAndWait().error().code; });
+  CHECK(eventually([&] { return failures == 1; }));
+  std::string waited;
+  std::thread writer([&] { waited = journal->reserve(RecordType::kTrim, 0, 0, 4096, 0).error().code; });
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  journal->refuse(true);
+  syncer.join();
+  writer.join();
+  CHECK(answer == "JOURNAL_FAILED" && waited == "JOURNAL_FAILED");
+  CHECK(journal->syncAndWait().error().code == "JOURNAL_FAILED");
+  CHECK(!journal->close().ok());
+}
+
 TEST("a full disk is told only when a writer needs the segment") {
   test::TemporaryFolder folder;
   auto options = optionsFor(folder);

@@ -21,7 +21,14 @@ const running = { ...newPosition, phase: 'running', consistentEpoch: 1, cutEpoch
 const healthy: StreamFacts = {
   definition,
   position: running,
-  health: { failure: undefined, link: null, trouble: null, bufferFull: false, farSide: { state: '', reason: '' } },
+  health: {
+    failure: undefined,
+    link: null,
+    trouble: null,
+    bufferFull: false,
+    blocked: undefined,
+    farSide: { state: '', reason: '' },
+  },
   waitingBytes: 0,
   catchUp: null,
 }
@@ -47,6 +54,7 @@ const causes: Record<string, [Change, RegExp]> = {
     (facts) => ({ ...position({ phase: 'mapping' })(facts), catchUp: behind }),
     /The journal was full.*to catch up/,
   ],
+  'hosts wait for a journal under the policy strict': [health({ blocked: 'Hosts wait.' }), /Hosts wait\./],
   'an epoch cannot be cut: buffer or backing': [health({ trouble: fault }), /SOME_FAULT: Do this/],
   'an operator paused it': [(facts) => ({ ...facts, definition: { ...definition, paused: true } }), /paused/],
   'transfers fail': [health({ link: fault }), /SOME_FAULT: Do this/],

@@ -1,10 +1,22 @@
 import type { StreamView } from '../../api/agent-operations.js'
-import type { Command, Context, Typed } from '../command.js'
+import type { Command, Context, Option, Typed } from '../command.js'
 import { age, bytes, facts, percent, table } from '../text.js'
 import { waitForEpoch, waitForInitialize } from '../wait.js'
 
 const post = ({ agent }: Context, typed: Typed, action: string) =>
   agent.call<StreamView>({ method: 'POST', path: ['streams', typed.argument('NAME'), action] })
+
+const policyOption: Option = {
+  flags: '--policy degrade|strict',
+  summary: 'when the journal is full: hosts go on and regions are mapped (default), or they wait, then get errors',
+}
+const waitOption: Option = { flags: '--wait TIME', summary: 'with strict: how long a write waits (default: 30s)' }
+
+function policyOf(typed: Typed): { policy?: string; wait?: string } {
+  const policy = typed.option('policy')
+  const wait = typed.option('wait')
+  return { ...(policy === undefined ? {} : { policy }), ...(wait === undefined ? {} : { wait }) }
+}
 
 export const streamCommands: Command[] = [
   {
@@ -14,8 +26,10 @@ export const streamCommands: Command[] = [
       { flags: '--volume V', summary: 'a volume of the stream; repeat it for a consistency group', kind: 'repeatable' },
       { flags: '--destination D', summary: 'where it goes', kind: 'required' },
       { flags: '--epoch TIME', summary: 'how often a recovery point is cut while there are writes (default: 1s)' },
+      policyOption,
+      waitOption,
     ],
-    usage: 'NAME --volume V [--volume W] --destination D [--epoch TIME]',
+    usage: 'NAME --volume V [--volume W] --destination D [--epoch TIME] [--policy degrade|strict] [--wait TIME]',
     summary: 'Mirror one volume, or several as one consistency group, to a destination.',
     example: 'tidemark stream create gold --volume data --volume log --destination backup --epoch 1s',
     run: async ({ agent, terminal }, typed) => {
@@ -28,10 +42,13 @@ export const streamCommands: Command[] = [
           volumes: typed.options('volume'),
           destination: typed.option('destination'),
           ...(epoch === undefined ? {} : { epoch }),
+          ...policyOf(typed),
         },
       })
+      const { sharedDisk, directory } = stream.buffer
       terminal.result(stream, [
         `Stream ${stream.name}: ${stream.volumes.join(', ')} to ${stream.destination}. Next: tidemark stream initialize ${stream.name} --wait`,
+        ...(sharedDisk === null ? [] : [`Warning: its buffer ${directory} and a volume share the disk ${sharedDisk}.`]),
       ])
     },
   },
@@ -90,6 +107,19 @@ export const streamCommands: Command[] = [
     },
   },
   {
+    name: 'stream set',
+    arguments: ['NAME'],
+    options: [policyOption, waitOption],
+    usage: 'NAME [--policy degrade|strict] [--wait TIME]',
+    summary: 'Change what hosts see when the journal is full; at once, also for those that wait.',
+    example: 'tidemark stream set gold --policy degrade',
+    run: async ({ agent, terminal }, typed) => {
+      const path = ['streams', typed.argument('NAME'), 'set']
+      const stream = await agent.call<StreamView>({ method: 'POST', path, body: policyOf(typed) })
+      terminal.result(stream, [`Stream ${stream.name}: policy ${policyText(stream)}`])
+    },
+  },
+  {
     name: 'stream pause',
     arguments: ['NAME'],
     options: [],
@@ -132,6 +162,22 @@ export const streamCommands: Command[] = [
   },
 ]
 
+function policyText({ policy, waitMs }: StreamView): string {
+  return policy === 'strict' ? `strict: when the journal is full writes wait ${age(waitMs / 1000)}, then fail` : policy
+}
+
+function caughtUp({ caughtUpInSeconds }: StreamView): string {
+  if (caughtUpInSeconds === null) return 'not to be foreseen'
+  return caughtUpInSeconds === 0 ? 'now' : `in about ${age(caughtUpInSeconds)}`
+}
+
+function bufferFacts({ buffer }: StreamView): string {
+  const { directory, usedBytes, limitBytes, fullInSeconds, sharedDisk } = buffer
+  const full = fullInSeconds === null ? '' : `, full in about ${age(fullInSeconds)}`
+  const shared = sharedDisk === null ? '' : `; shares the disk ${sharedDisk} with a volume`
+  return `${bytes(usedBytes)} of ${bytes(limitBytes)}${full}; in ${directory}${shared}`
+}
+
 function streamTable(streams: readonly StreamView[]): string[] {
   if (streams.length === 0)
     return ['There are no streams. Make one: tidemark stream create NAME --volume V --destination D']
@@ -173,8 +219,11 @@ function streamFacts(stream: StreamView): string[] {
     ['State', `${stream.state}: ${stream.reason}`],
     ['Volumes', stream.volumes.join(', ')],
     ['Destination', stream.destination],
+    ['Policy', policyText(stream)],
     ...progress,
     ['Waiting', bytes(stream.waitingBytes)],
+    ['Caught up', caughtUp(stream)],
+    ['Source buffer', bufferFacts(stream)],
     ['Oldest unsent', age(stream.oldestUnsentSeconds)],
     ['Rate', `${bytes(stream.bytesPerSecond)}/s`],
     ['LSN', `journal ${lsn.journal}, sent ${lsn.sent}, applied ${lsn.applied}`],
