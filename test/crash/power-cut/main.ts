@@ -1,0 +1,126 @@
+/**
+ * Power cuts by the hundred: record what an agent and its hosts ask of a disk, then judge, at many positions of that
+ * record, what the disk may hold when the power goes there. Runs in a mount namespace of its own.
+ */
+import { mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { recoveryWorker } from '../../../src/replication/replayed-journal.js'
+import { scratchFolder } from '../../fixtures/paths.js'
+import { type DiskFault, anotherBoot, diskFaults } from '../../fixtures/power-cut.js'
+import { Shell } from '../../fixtures/shell.js'
+import { newSeed, Random } from '../../pool/model/random.js'
+import { judge, type Workplace } from './judge.js'
+import { type Recording, record, workloads } from './recording.js'
+
+const { values } = parseArgs({
+  options: {
+    cuts: { type: 'string', default: '500' },
+    seed: { type: 'string' },
+    seconds: { type: 'string', default: '3' },
+    workload: { type: 'string' },
+    fault: { type: 'string' },
+    only: { type: 'string' },
+  },
+})
+const cuts = Number(values.cuts)
+const seed = values.seed === undefined ? newSeed() : Number(values.seed)
+const fault = diskFaults.find((name) => name === values.fault)
+const chosen = workloads.filter(({ name }) => values.workload === undefined || name === values.workload)
+/** A disk that is bad is found out soon; then it is enough. */
+const faultsWanted = 5
+
+const teardowns: (() => unknown)[] = []
+const test = { teardown: (done: () => unknown) => void teardowns.push(done) }
+// Started while this process is small and has nothing open: a fork of a large one takes long, and inherits what LMDB opens.
+const shell = new Shell()
+const base = scratchFolder(test, 'power-cut')
+const worker = recoveryWorker()
+await worker.call('sync', [])
+test.teardown(() => worker.close())
+test.teardown(() => shell.close())
+const kept = teardowns.length
+let failures = 0
+let done = 0
+try {
+  for (const [at, workload] of chosen.entries()) {
+    const random = new Random(seed + at)
+    const folder = join(base, workload.name)
+    const from = performance.now()
+    const recording = await record(test, base, workload, random, Number(values.seconds))
+    await tell(recording, from)
+    const count = Math.round(((at + 1) * cuts) / chosen.length) - Math.round((at * cuts) / chosen.length)
+    await judgeMany(recording, folder, random, count)
+    while (teardowns.length > kept) await teardowns.pop()!()
+  }
+} finally {
+  while (teardowns.length > 0) await teardowns.pop()!()
+}
+console.log(JSON.stringify({ cuts: done, failures, seed }))
+process.exitCode = failures > 0 ? 1 : 0
+
+async function tell({ workload, device, from, to, flushes, snapshots, stream }: Recording, began: number): Promise<void> {
+  const { writes, bytes, discards } = await device.counts()
+  const tookS = ((performance.now() - began) / 1000).toFixed(1)
+  const epochs = stream ? `${stream.far.epochs.size} epochs` : 'no stream'
+  console.log(
+    `# ${workload.name}: ${tookS} s, ${writes} writes of ${Math.round(bytes / 2 ** 20)} MiB, ${discards} discards; ` +
+      `${to - from} requests under load with ${flushes.length} flushes, ${snapshots.length} snapshots, ${epochs}`,
+  )
+}
+
+async function judgeMany(recording: Recording, folder: string, random: Random, count: number): Promise<void> {
+  const { device, workload } = recording
+  const run = join(folder, 'run')
+  mkdirSync(run)
+  const workplace = { run, shell, worker }
+  anotherBoot(base)
+  await device.setFault(fault ?? 'none', seed, recording.from)
+  const choices = Array.from({ length: count }, () => ({ position: choose(recording, random), seed: random.next() }))
+  // Growing positions cost the device least.
+  choices.sort((a, b) => a.position - b.position)
+  let found = 0
+  const began = performance.now()
+  for (const choice of choices) {
+    const cut = await device.cut(choice.position, choice.seed, workload.atomBytes)
+    const clocks = await device.clocks(choice.position)
+    const wrong = await attempt(recording, choice.position, clocks, new Random(choice.seed), workplace)
+    done++
+    if (wrong.length === 0) continue
+    failures++
+    const what = `${workload.name}, seed ${seed}, position ${choice.position} (${JSON.stringify(cut)}), cut ${choice.seed}`
+    console.log(`FAILED ${what}`)
+    for (const text of wrong.slice(0, 6)) console.log(`  ${text.slice(0, 600)}`)
+    if (fault && ++found >= faultsWanted) return
+  }
+  console.log(`# ${workload.name}: ${count} cuts, ${((performance.now() - began) / count).toFixed(0)} ms each`)
+}
+
+async function attempt(
+  recording: Recording,
+  position: number,
+  clocks: readonly number[],
+  random: Random,
+  workplace: Workplace,
+): Promise<string[]> {
+  const { device } = recording
+  try {
+    await device.mount(workplace.shell)
+  } catch (error) {
+    return [`the file system: ${error}`]
+  }
+  try {
+    return await judge(recording, position, clocks, random, workplace)
+  } catch (error) {
+    return [error instanceof Error ? (error.stack ?? String(error)) : String(error)]
+  } finally {
+    await device.unmount(workplace.shell)
+  }
+}
+
+/** Anywhere, or right before, at, or right behind a flush. */
+function choose({ from, to, flushes }: Recording, random: Random): number {
+  if (flushes.length === 0 || random.chance(0.4)) return random.between(from, to)
+  const at = random.pick(flushes) + random.pick([-2, -1, 0, 0, 1, 2, 3])
+  return Math.min(to, Math.max(from, at))
+}
