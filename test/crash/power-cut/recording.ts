@@ -44,7 +44,7 @@ export const workloads: readonly Workload[] = [
 ]
 
 /** Segments as small as they come, so that they are recycled all the time; regions and units small as well. */
-const config = 'journal:\n  segment: 4MiB\n  limit: 32MiB\nregions:\n  size: 64KiB\nbuffer:\n  limit: 64MiB\n'
+export const config = 'journal:\n  segment: 4MiB\n  limit: 32MiB\nregions:\n  size: 64KiB\nbuffer:\n  limit: 64MiB\n'
 
 export const volumes = ['linear', 'thin'] as const
 export type VolumeKind = (typeof volumes)[number]
