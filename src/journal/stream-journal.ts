@@ -161,7 +161,8 @@ export class StreamJournal {
    */
   async checkpoint(syncBackings: () => Promise<void>): Promise<void> {
     const { appliedLsn, durableLsn } = this.counters()
-    const reached = appliedLsn < durableLsn ? appliedLsn : durableLsn
+    let reached = appliedLsn
+    if (durableLsn < reached) reached = durableLsn
     if (reached <= this.checkpointLsn) return
     await syncBackings()
     await this.#record({ checkpointLsn: reached.toString() })

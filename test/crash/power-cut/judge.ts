@@ -3,10 +3,10 @@ import { sectorBytes } from '../../../src/block/units.js'
 import type { WorkerCalls } from '../../../src/block/worker-calls.js'
 import { readRecords } from '../../../src/journal/reader.js'
 import { checkPool } from '../../../src/pool/check.js'
-import type { Random } from '../../pool/model/random.js'
 import type { Shell } from '../../fixtures/shell.js'
-import { Recovered, type RecoveredStream } from './recovered.js'
+import type { Random } from '../../pool/model/random.js'
 import { type Recording, stampBlocks, volumes } from './recording.js'
+import { Recovered, type RecoveredStream } from './recovered.js'
 import { sectorIds } from './slot-host.js'
 
 /** What one process has for all its cuts. */
@@ -74,7 +74,7 @@ function judgeStream(
   const wrong: string[] = []
   const { epochs } = stream!.far
   if (after.generation !== before.generation || after.phase !== 'running') wrong.push('the stream begins anew')
-  if (!after.catchUp || after.catchUp.untilEpoch !== 0 || !caughtUp) wrong.push('nothing is caught up')
+  if (after.catchUp?.untilEpoch !== 0 || !caughtUp) wrong.push('nothing is caught up')
   for (const { epoch, position: appliedAt } of epochs.values()) {
     if (appliedAt <= position && epoch > before.cutEpoch) wrong.push(`epoch ${epoch} was applied, and is forgotten`)
   }

@@ -101,14 +101,17 @@ export class LiveSites {
     const { source } = this.#sites
     const devices = await this.#devices()
     const status = await source.streamStatus(stream)
-    const isCaughtUp = status.catchUp !== null || (await source.events()).some(({ code }) => code === 'CATCH_UP_STARTED')
+    const isCaughtUp =
+      status.catchUp !== null || (await source.events()).some(({ code }) => code === 'CATCH_UP_STARTED')
     if (loser !== 'destination' && !isCaughtUp) wrong.push(`nothing is caught up: ${JSON.stringify(status)}`)
     for (const [at, kind] of volumes.entries()) {
       // Nothing was issued since: whatever was acknowledged to be flushed was so before the cut.
       const options = { powerCut: Number.MAX_SAFE_INTEGER, ...(loser === 'destination' ? { requireAll: true } : {}) }
       const verdict = stampVerify(devices[at]!, logs[at]!, options)
       if (!verdict.ok) wrong.push(`${kind} at the source: ${JSON.stringify(verdict)}`)
-      const mine = sectorIds(execFileSync('dd', [`if=${devices[at]}`, 'bs=1M', 'iflag=direct', 'status=none'], { maxBuffer: 2 ** 26 }))
+      const mine = sectorIds(
+        execFileSync('dd', [`if=${devices[at]}`, 'bs=1M', 'iflag=direct', 'status=none'], { maxBuffer: 2 ** 26 }),
+      )
       const ahead = far[at]!.findIndex((serial, sector) => serial > mine[sector]!)
       if (ahead >= 0) wrong.push(`${kind}: the far side was ahead of the source, in sector ${ahead}`)
     }

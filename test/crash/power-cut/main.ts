@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { recoveryWorker } from '../../../src/replication/replayed-journal.js'
 import { scratchFolder } from '../../fixtures/paths.js'
-import { type DiskFault, anotherBoot, diskFaults } from '../../fixtures/power-cut.js'
+import { anotherBoot, diskFaults } from '../../fixtures/power-cut.js'
 import { Shell } from '../../fixtures/shell.js'
 import { newSeed, Random } from '../../pool/model/random.js'
 import { judge, type Workplace } from './judge.js'
@@ -20,16 +20,16 @@ const { values } = parseArgs({
     seed: { type: 'string' },
     seconds: { type: 'string', default: '3' },
     workload: { type: 'string' },
-    fault: { type: 'string' },
     agents: { type: 'string', default: '0' },
+    faults: { type: 'boolean', default: false },
   },
 })
 const cuts = Number(values.cuts)
 const seed = values.seed === undefined ? newSeed() : Number(values.seed)
-const fault = diskFaults.find((name) => name === values.fault)
 const chosen = workloads.filter(({ name }) => values.workload === undefined || name === values.workload)
-/** A disk that is bad is found out soon; then it is enough. */
-const faultsWanted = 5
+/** Of a disk that is bad in a known way: so many cuts at the most, until some have found it out. */
+const faultCuts = 40
+const foundWanted = 3
 
 const teardowns: (() => unknown)[] = []
 const test = { teardown: (done: () => unknown) => void teardowns.push(done) }
@@ -43,6 +43,7 @@ test.teardown(() => shell.close())
 const kept = teardowns.length
 let failures = 0
 let done = 0
+const faultsFound: Record<string, number> = {}
 try {
   if (Number(values.agents) > 0) await judgeAgents(Number(values.agents))
   for (const [at, workload] of cuts > 0 ? chosen.entries() : []) {
@@ -53,15 +54,20 @@ try {
     await tell(recording, from)
     const count = Math.round(((at + 1) * cuts) / chosen.length) - Math.round((at * cuts) / chosen.length)
     await judgeMany(recording, folder, random, count)
+    // Without a journal, which would mend much of it.
+    if (values.faults && !workload.stream) await judgeFaults(recording, folder, random)
     while (teardowns.length > kept) await teardowns.pop()!()
   }
 } finally {
   while (teardowns.length > 0) await teardowns.pop()!()
 }
-console.log(JSON.stringify({ cuts: done, failures, seed }))
+console.log(JSON.stringify({ cuts: done, failures, seed, faultsFound }))
 process.exitCode = failures > 0 ? 1 : 0
 
-async function tell({ workload, device, from, to, flushes, snapshots, stream }: Recording, began: number): Promise<void> {
+async function tell(
+  { workload, device, from, to, flushes, snapshots, stream }: Recording,
+  began: number,
+): Promise<void> {
   const { writes, bytes, discards } = await device.counts()
   const tookS = ((performance.now() - began) / 1000).toFixed(1)
   const epochs = stream ? `${stream.far.epochs.size} epochs` : 'no stream'
@@ -73,34 +79,51 @@ async function tell({ workload, device, from, to, flushes, snapshots, stream }: 
 
 async function judgeMany(recording: Recording, folder: string, random: Random, count: number): Promise<void> {
   const { device, workload } = recording
-  const run = join(folder, 'run')
-  mkdirSync(run)
-  const workplace = { run, shell, worker }
+  const workplace = { run: join(folder, 'run'), shell, worker }
+  mkdirSync(workplace.run)
   anotherBoot(base)
-  await device.setFault(fault ?? 'none', seed, recording.from)
-  const choices = Array.from({ length: count }, () => ({ position: choose(recording, random), seed: random.next() }))
-  // Growing positions cost the device least.
-  choices.sort((a, b) => a.position - b.position)
-  let found = 0
   const began = performance.now()
-  for (const choice of choices) {
-    const cut = await device.cut(choice.position, choice.seed, workload.atomBytes)
-    const clocks = await device.clocks(choice.position)
-    const drawn = new Random(choice.seed)
-    const wrong = await attempt(recording, choice.position, clocks, drawn, workplace)
-    done++
+  let made = 0
+  for (const { position, seed: cutSeed } of choose(recording, random, count)) {
+    const cut = await device.cut(position, cutSeed, workload.atomBytes)
+    const clocks = await device.clocks(position)
+    const drawn = new Random(cutSeed)
+    const wrong = await attempt(recording, position, clocks, drawn, workplace)
+    made++
     if (wrong.length === 0 && drawn.chance(0.15)) {
       // And once more, somewhere in that recovery.
       anotherBoot(base)
       await device.again(drawn.next(), workload.atomBytes)
-      for (const text of await attempt(recording, choice.position, clocks, drawn, workplace)) wrong.push(`again: ${text}`)
-      done++
+      for (const text of await attempt(recording, position, clocks, drawn, workplace)) wrong.push(`again: ${text}`)
+      made++
     }
-    if (wrong.length === 0) continue
-    note(`${workload.name}, position ${choice.position} (${JSON.stringify(cut)}), cut ${choice.seed}`, wrong)
-    if (fault && ++found >= faultsWanted) return
+    if (wrong.length > 0) note(`${workload.name}, position ${position} (${JSON.stringify(cut)}), cut ${cutSeed}`, wrong)
   }
-  console.log(`# ${workload.name}: ${count} cuts, ${((performance.now() - began) / count).toFixed(0)} ms each`)
+  done += made
+  console.log(`# ${workload.name}: ${made} cuts, ${((performance.now() - began) / made).toFixed(0)} ms each`)
+}
+
+/** The judge is judged. */
+async function judgeFaults(recording: Recording, folder: string, random: Random): Promise<void> {
+  const { device, workload, from } = recording
+  const workplace = { run: join(folder, 'run'), shell, worker }
+  for (const fault of diskFaults) {
+    await device.setFault(fault, random.next(), from)
+    let found = 0
+    let tried = 0
+    for (const { position, seed: cutSeed } of choose(recording, random, faultCuts)) {
+      if (found === foundWanted) break
+      await device.cut(position, cutSeed, workload.atomBytes)
+      const clocks = await device.clocks(position)
+      const wrong = await attempt(recording, position, clocks, new Random(cutSeed), workplace)
+      tried++
+      if (wrong.length === 0) continue
+      if (found++ === 0) console.log(`# ${fault}: ${wrong[0]!.slice(0, 300)}`)
+    }
+    faultsFound[fault] = found
+    console.log(`# ${fault}: found out by ${found} of ${tried} cuts`)
+  }
+  await device.setFault('none', 0, from)
 }
 
 function note(what: string, wrong: readonly string[]): void {
@@ -144,9 +167,12 @@ async function attempt(
   }
 }
 
-/** Anywhere, or right before, at, or right behind a flush. */
-function choose({ from, to, flushes }: Recording, random: Random): number {
-  if (flushes.length === 0 || random.chance(0.4)) return random.between(from, to)
-  const at = random.pick(flushes) + random.pick([-2, -1, 0, 0, 1, 2, 3])
-  return Math.min(to, Math.max(from, at))
+/** Anywhere, or right before, at, or right behind a flush. In order: growing positions cost the device least. */
+function choose({ from, to, flushes }: Recording, random: Random, count: number): { position: number; seed: number }[] {
+  const positions = Array.from({ length: count }, () => {
+    if (flushes.length === 0 || random.chance(0.4)) return random.between(from, to)
+    const at = random.pick(flushes) + random.pick([-2, -1, 0, 0, 1, 2, 3])
+    return Math.min(to, Math.max(from, at))
+  })
+  return positions.sort((a, b) => a - b).map((position) => ({ position, seed: random.next() }))
 }

@@ -143,7 +143,10 @@ export class Recovered {
   }
 
   /** Look at a volume, or at a snapshot of the thin one, where its bytes can be read. */
-  async look<T>(what: VolumeKind | { snapshot: string }, judge: (path: string, bytes: Buffer) => Promise<T>): Promise<T> {
+  async look<T>(
+    what: VolumeKind | { snapshot: string },
+    judge: (path: string, bytes: Buffer) => Promise<T>,
+  ): Promise<T> {
     if (what === 'linear') return judge(this.#linear.path, readFileSync(this.#linear.path))
     const volume = this.#thinVolume(what === 'thin' ? null : what.snapshot)
     await volume.hold()

@@ -80,7 +80,8 @@ export class SlotHost {
         const atom = volume.subarray(at + done, at + done + atomBytes)
         const value = atom.readUInt32LE(0)
         if (!atom.equals(filled(value, atomBytes))) wrong.push(`offset ${at + done}: several writes, or none`)
-        else if (!allowed.has(value)) wrong.push(`offset ${at + done}: holds ${value}, may hold ${[...allowed].join(', ')}`)
+        else if (!allowed.has(value))
+          wrong.push(`offset ${at + done}: holds ${value}, may hold ${[...allowed].join(', ')}`)
       }
     }
     return wrong
@@ -90,7 +91,12 @@ export class SlotHost {
 /** The last change that was flushed, and those after it that were asked for. */
 function allowedAt(changes: readonly SlotChange[], position: number): Set<number> {
   const last = changes.findLastIndex(({ flushedAt }) => flushedAt <= position)
-  return new Set(changes.slice(last).filter(({ issuedAt }) => issuedAt <= position).map(({ value }) => value))
+  return new Set(
+    changes
+      .slice(last)
+      .filter(({ issuedAt }) => issuedAt <= position)
+      .map(({ value }) => value),
+  )
 }
 
 const fills = new Map<number, Buffer>()
