@@ -46,10 +46,10 @@ export class LiveSites {
     mkdirSync(join(base, 'between'))
     await pair(source.agent, destination.agent, { via: 'folder', folder: join(base, 'between') })
     const { mountPoint } = source.disk
-    await source.agent.volume(mountPoint, 'pc-live-linear', '8MiB')
+    await source.agent.volume(mountPoint, 'pc-live-linear', '4MiB')
     const size = ['--size', '128MiB', '--unit', '1MiB']
     await source.agent.cli('pool', 'create', 'pc-live-pool', '--file', join(mountPoint, 'pool.img'), ...size)
-    await source.agent.cli('volume', 'create', 'pc-live-thin', '--pool', 'pc-live-pool', '--size', '8MiB')
+    await source.agent.cli('volume', 'create', 'pc-live-thin', '--pool', 'pc-live-pool', '--size', '4MiB')
     await source.agent.cli('volume', 'attach', 'pc-live-thin')
     await mirror(source.agent, stream, ['pc-live-linear', 'pc-live-thin'], '100ms')
     return new LiveSites(base, source, destination)
@@ -60,7 +60,7 @@ export class LiveSites {
     const wrong: string[] = []
     const loser = losers[this.#round++ % losers.length]!
     const devices = await this.#devices()
-    for (const device of devices) execFileSync('blkdiscard', ['--force', device])
+    for (const device of devices) execFileSync('blkdiscard', ['--force', '--quiet', device])
     await flush(this.#sites.source, stream)
     const logs = volumes.map((kind) => join(this.#base, `${kind}-${this.#round}.log`))
     const load = { threads: 1, blocks: stampBlocks, seconds: 600, fsyncEvery: random.between(1, 40), rate: 400 }

@@ -1,4 +1,5 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
+import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { MiB } from '../../../src/block/units.js'
 import { newPairing } from '../../../src/transport/pairing.js'
@@ -11,8 +12,8 @@ import { FarSide } from './far-side.js'
 import { SlotHost } from './slot-host.js'
 
 /** Stamps from the start of each volume; the slots of the host that trims behind them. */
-export const stampBlocks = (6 * MiB) / 4096
-const slotsAt = 6 * MiB
+export const stampBlocks = (3 * MiB) / 4096
+const slotsAt = 3 * MiB
 const diskBytes = 512 * MiB
 
 /** How hosts use the volumes, what lies on the disk, and what that disk never tears. */
@@ -33,8 +34,8 @@ export const workloads: readonly Workload[] = [
   },
   {
     ...{ name: 'stream-xfs', fileSystem: 'xfs', atomBytes: 512, stream: true },
-    linear: { threads: 2, sizes: '512-65536', fsyncEvery: 32, rate: 500 },
-    thin: { threads: 2, sizes: '512-65536', fsyncEvery: 4, rate: 200 },
+    linear: { threads: 2, sizes: '512-65536', fsyncEvery: 64, rate: 500 },
+    thin: { threads: 2, sizes: '512-65536', fsyncEvery: 32, rate: 200 },
   },
   {
     ...{ name: 'alone-ext4', fileSystem: 'ext4', atomBytes: 4096, stream: false },
@@ -43,8 +44,9 @@ export const workloads: readonly Workload[] = [
   },
 ]
 
-/** Segments as small as they come, so that they are recycled all the time; regions and units small as well. */
-export const config = 'journal:\n  segment: 4MiB\n  limit: 32MiB\nregions:\n  size: 64KiB\nbuffer:\n  limit: 64MiB\n'
+/** Segments as small as they come, so that they are recycled, and few regions, so that their record rotates, all the time. */
+export const config =
+  'journal:\n  segment: 4MiB\n  limit: 32MiB\nregions:\n  size: 64KiB\n  limit: 2MiB\nbuffer:\n  limit: 64MiB\n'
 
 export const volumes = ['linear', 'thin'] as const
 export type VolumeKind = (typeof volumes)[number]
@@ -99,14 +101,14 @@ export async function record(
   const poolFile = join(device.mountPoint, 'pool.img')
   const pool = `pc-pool-${process.pid}`
   const names = { linear: `pc-linear-${process.pid}`, thin: `pc-thin-${process.pid}` }
-  const devices = { linear: (await agent.volume(device.mountPoint, names.linear, '8MiB')).device, thin: '' }
+  const devices = { linear: (await agent.volume(device.mountPoint, names.linear, '4MiB')).device, thin: '' }
   await agent.cli('pool', 'create', pool, '--file', poolFile, '--size', '128MiB', '--unit', '1MiB')
-  await agent.cli('volume', 'create', names.thin, '--pool', pool, '--size', '8MiB')
+  await agent.cli('volume', 'create', names.thin, '--pool', pool, '--size', '4MiB')
   devices.thin = (await agent.cli<{ device: string }>('volume', 'attach', names.thin)).device
   const stream = workload.stream ? await startStream(agent, folder, names, device) : null
 
   const logs = { linear: join(folder, 'linear.log'), thin: join(folder, 'thin.log') }
-  const slots = { linear: new SlotHost(slotsAt, 2 * MiB), thin: new SlotHost(slotsAt, 2 * MiB) }
+  const slots = { linear: new SlotHost(slotsAt, MiB), thin: new SlotHost(slotsAt, MiB) }
   const stop = new AbortController()
   const writers = []
   for (const kind of volumes) {
@@ -117,6 +119,8 @@ export async function record(
   for (const kind of volumes) await device.watch(logs[kind])
   const from = await device.position()
   const slotRuns = volumes.map((kind) => slots[kind].run(devices[kind], device.positionFile, random, stop.signal))
+  const backings = [join(device.mountPoint, `${names.linear}.img`), poolFile]
+  const writeback = writeBack(backings, random, stop.signal)
   const snapshots: Snapshot[] = []
   const deadline = performance.now() + seconds * 1000
   while (performance.now() < deadline) {
@@ -128,7 +132,7 @@ export async function record(
   }
   const to = await device.position()
   stop.abort()
-  await Promise.all(slotRuns)
+  await Promise.all([...slotRuns, writeback])
   for (const writer of writers) {
     const { errno } = await writer.stop()
     if (errno !== 0) throw new Error(`a host was refused: errno ${errno}`)
@@ -139,6 +143,15 @@ export async function record(
   const flushes = await device.flushes(from, to)
   const places = { state: agent.state, poolFile }
   return { workload, device, ...places, from, to, flushes, logs, names, slots, snapshots, stream }
+}
+
+/** As the kernel does it when it likes: a backing is on the disk before the journal is. */
+async function writeBack(files: readonly string[], random: Random, stop: AbortSignal): Promise<void> {
+  while (!stop.aborted) {
+    await delay(random.between(20, 200))
+    const file = await open(random.pick(files), 'r')
+    await file.datasync().finally(() => file.close())
+  }
 }
 
 async function startStream(

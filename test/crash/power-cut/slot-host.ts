@@ -3,6 +3,7 @@ import { readSync } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
 import { promisify } from 'node:util'
 import { KiB, sectorBytes } from '../../../src/block/units.js'
+import { delay } from '../../fixtures/agent.js'
 import type { Random } from '../../pool/model/random.js'
 
 const run = promisify(execFile)
@@ -48,6 +49,7 @@ export class SlotHost {
         for (let left = random.between(1, 12); left > 0 && !stop.aborted; left--) {
           changes.push(await this.#change(device, host, random, position))
         }
+        if (random.chance(0.3)) await delay(200)
         await host.datasync()
         const flushedAt = position()
         for (const change of changes) change.flushedAt = flushedAt
