@@ -36,9 +36,9 @@ const proofs: readonly Proof[] = [
     command: (seed) => [
       ...ownNamespace,
       ...[process.execPath, 'dist/test/crash/power-cut/main.js', '--seed', `${seed}`],
-      ...['--cuts', '900', '--seconds', '8', '--agents', '9'],
+      ...['--cuts', '900', '--seconds', '8', '--agents', '12'],
     ],
-    ...{ rounds: 909, unit: 'cuts' },
+    ...{ rounds: 912, unit: 'cuts' },
   },
   {
     name: 'simulation',

@@ -60,7 +60,7 @@ export class LiveSites {
     const wrong: string[] = []
     const loser = losers[this.#round++ % losers.length]!
     const devices = await this.#devices()
-    for (const device of devices) execFileSync('blkdiscard', ['--force', '--quiet', device])
+    for (const device of devices) execFileSync('blkdiscard', ['--force', device], { stdio: 'pipe' })
     await flush(this.#sites.source, stream)
     const logs = volumes.map((kind) => join(this.#base, `${kind}-${this.#round}.log`))
     const load = { threads: 1, blocks: stampBlocks, seconds: 600, fsyncEvery: random.between(1, 40), rate: 400 }
