@@ -159,11 +159,15 @@ export class StreamJournal {
   }
 
   /**
-   * Move the checkpoint to what the backing holds. The LSN is sampled before the backing is synced: the other order
-   * would count writes as safe that reached the page cache after the sync.
+   * Move the checkpoint to what the backing holds, but not beyond what the journal holds durably. The LSN is sampled
+   * before the backing is synced: the other order would count writes as safe that reached the page cache after the sync.
+   * Beyond the journal's durable end a power cut could take records before the checkpoint, which no replay misses, and
+   * the next epoch would.
    */
   async checkpoint(syncBackings: () => Promise<void>): Promise<void> {
-    const reached = this.counters().appliedLsn
+    const { appliedLsn, durableLsn } = this.counters()
+    let reached = appliedLsn
+    if (durableLsn < reached) reached = durableLsn
     if (reached <= this.checkpointLsn) return
     await syncBackings()
     await this.#record({ checkpointLsn: reached.toString() })

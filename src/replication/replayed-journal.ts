@@ -11,7 +11,7 @@ import type { ReplayJob } from './recovery-worker.js'
 
 /** What lies in the page cache of the volumes' files, of whoever wrote it, is durable when this resolves. Held. */
 export async function syncReplayTargets(volumes: RecordedVolumes): Promise<void> {
-  const worker = new WorkerCalls(new URL('./recovery-worker.js', import.meta.url))
+  const worker = recoveryWorker()
   try {
     await worker.call('sync', volumes.replayTargets())
   } finally {
@@ -19,21 +19,29 @@ export async function syncReplayTargets(volumes: RecordedVolumes): Promise<void>
   }
 }
 
+/** Where recoveries run. It ends with close(). */
+export function recoveryWorker(): WorkerCalls {
+  return new WorkerCalls(new URL('./recovery-worker.js', import.meta.url))
+}
+
 /**
  * Open a stream's journal and write onto its volumes what they may lack. They must be held. Files are read and written
  * in a worker: what a front end serves can only be written while the main thread answers its faults.
+ *
+ * @param lasting a worker that the caller closes; default: one for this recovery
  */
 export async function openReplayed(
   options: StreamJournalOptions,
   volumes: RecordedVolumes,
+  lasting?: WorkerCalls,
 ): Promise<{ journal: StreamJournal; report: RecoveryReport }> {
-  const worker = new WorkerCalls(new URL('./recovery-worker.js', import.meta.url))
+  const worker = lasting ?? recoveryWorker()
   const targets = volumes.replayTargets()
   const recover = (journal: RecoveryJob): Promise<Recovered> =>
     worker.call<Recovered>('recover', { journal, volumes: targets } satisfies ReplayJob)
   try {
     return await StreamJournal.open(options, recover)
   } finally {
-    await worker.close()
+    if (worker !== lasting) await worker.close()
   }
 }

@@ -4,6 +4,7 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { repositoryRoot } from '../fixtures/paths.js'
+import { ownNamespace } from '../fixtures/power-cut.js'
 import { newSeed } from '../pool/model/random.js'
 
 interface Proof {
@@ -29,6 +30,15 @@ const proofs: readonly Proof[] = [
     name: 'disk-faults',
     command: () => test('crash/disk-faults'),
     ...{ rounds: 48, unit: 'faults', environment: { TORTURE_ROUNDS: '1' } },
+  },
+  {
+    name: 'power-cut',
+    command: (seed) => [
+      ...ownNamespace,
+      ...[process.execPath, 'dist/test/crash/power-cut/main.js', '--seed', `${seed}`],
+      ...['--cuts', '900', '--seconds', '8', '--agents', '12'],
+    ],
+    ...{ rounds: 912, unit: 'cuts' },
   },
   {
     name: 'simulation',

@@ -1,0 +1,148 @@
+import { execFileSync } from 'node:child_process'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { VolumeView } from '../../../src/api/agent-operations.js'
+import { Agent, delay, flush, mirror, pair } from '../../fixtures/agent.js'
+import { anotherBoot, PowerCutDevice } from '../../fixtures/power-cut.js'
+import { difference, farPath, lookAtRest, type Sites } from '../../fixtures/sites.js'
+import { stampVerify, startStamp } from '../../fixtures/stamp.js'
+import type { Random } from '../../pool/model/random.js'
+import { config, stampBlocks, volumes } from './recording.js'
+import { sectorIds } from './slot-host.js'
+
+const stream = 'pc-live'
+const losers = ['source', 'destination', 'both'] as const
+type Loser = (typeof losers)[number]
+
+interface Teardown {
+  teardown(done: () => Promise<void> | void): void
+}
+
+interface Site {
+  readonly agent: Agent
+  readonly disk: PowerCutDevice
+}
+
+/** Two agents, each with all it has on a power-cut device of its own, mirroring a volume on a file and a thin one. */
+export class LiveSites {
+  readonly #base: string
+  readonly #source: Site
+  readonly #destination: Site
+  readonly #sites: Sites
+  #round = 0
+
+  private constructor(base: string, source: Site, destination: Site) {
+    this.#base = base
+    this.#source = source
+    this.#destination = destination
+    this.#sites = { folder: base, source: source.agent, destination: destination.agent }
+  }
+
+  static async start(test: Teardown, base: string): Promise<LiveSites> {
+    anotherBoot(base)
+    writeFileSync(join(base, 'config.yaml'), config)
+    const source = await startSite(test, base, 'source')
+    const destination = await startSite(test, base, 'destination')
+    mkdirSync(join(base, 'between'))
+    await pair(source.agent, destination.agent, { via: 'folder', folder: join(base, 'between') })
+    const { mountPoint } = source.disk
+    await source.agent.volume(mountPoint, 'pc-live-linear', '4MiB')
+    const size = ['--size', '128MiB', '--unit', '1MiB']
+    await source.agent.cli('pool', 'create', 'pc-live-pool', '--file', join(mountPoint, 'pool.img'), ...size)
+    await source.agent.cli('volume', 'create', 'pc-live-thin', '--pool', 'pc-live-pool', '--size', '4MiB')
+    await source.agent.cli('volume', 'attach', 'pc-live-thin')
+    await mirror(source.agent, stream, ['pc-live-linear', 'pc-live-thin'], '100ms')
+    return new LiveSites(base, source, destination)
+  }
+
+  /** Hosts write, the power goes at one site or both, and comes back. @returns what is wrong then, in words */
+  async round(random: Random): Promise<string[]> {
+    const wrong: string[] = []
+    const loser = losers[this.#round++ % losers.length]!
+    const devices = await this.#devices()
+    for (const device of devices) execFileSync('blkdiscard', ['--force', device], { stdio: 'pipe' })
+    await flush(this.#sites.source, stream)
+    const logs = volumes.map((kind) => join(this.#base, `${kind}-${this.#round}.log`))
+    const load = { threads: 1, blocks: stampBlocks, seconds: 600, fsyncEvery: random.between(1, 40), rate: 400 }
+    const writers = devices.map((device, at) => startStamp(device, logs[at]!, { ...load, seed: random.next() }))
+    await delay(random.between(400, 1500))
+    const losing = { source: [this.#source], destination: [this.#destination], both: [this.#destination, this.#source] }
+    for (const site of losing[loser]) await losePower(site, this.#base, random)
+    if (loser !== 'source') await this.#destination.agent.start()
+    if (loser === 'destination') await this.#sites.source.cli('stream', 'pause', stream)
+    const far = await this.#judgeFar(logs, wrong)
+    if (loser === 'destination') await this.#sites.source.cli('stream', 'resume', stream)
+    else await this.#source.agent.start()
+    for (const writer of writers) await writer.stop()
+    await this.#judgeSource(loser, logs, far, wrong)
+    return wrong.map((text) => `${loser}: ${text}`)
+  }
+
+  async #devices(): Promise<string[]> {
+    const views = volumes.map((kind) => this.#sites.source.get<VolumeView>('volumes', `pc-live-${kind}`))
+    return (await Promise.all(views)).map(({ device }) => device!)
+  }
+
+  /** Both images are moments of their volumes. @returns what they hold */
+  async #judgeFar(logs: readonly string[], wrong: string[]): Promise<Uint32Array[]> {
+    return lookAtRest(this.#sites, stream, async () => {
+      const seen: Uint32Array[] = []
+      for (const [at, kind] of volumes.entries()) {
+        const image = await farPath(this.#sites, stream, `pc-live-${kind}`)
+        const verdict = stampVerify(image, logs[at]!)
+        if (!verdict.ok) wrong.push(`${kind} at the far side: ${JSON.stringify(verdict)}`)
+        seen.push(sectorIds(readFileSync(image)))
+      }
+      return seen
+    })
+  }
+
+  async #judgeSource(loser: Loser, logs: string[], far: Uint32Array[], wrong: string[]): Promise<void> {
+    const { source } = this.#sites
+    const devices = await this.#devices()
+    const status = await source.streamStatus(stream)
+    const isCaughtUp =
+      status.catchUp !== null || (await source.events()).some(({ code }) => code === 'CATCH_UP_STARTED')
+    if (loser !== 'destination' && !isCaughtUp) wrong.push(`nothing is caught up: ${JSON.stringify(status)}`)
+    for (const [at, kind] of volumes.entries()) {
+      // Nothing was issued since: whatever was acknowledged to be flushed was so before the cut.
+      const options = { powerCut: Number.MAX_SAFE_INTEGER, ...(loser === 'destination' ? { requireAll: true } : {}) }
+      const verdict = stampVerify(devices[at]!, logs[at]!, options)
+      if (!verdict.ok) wrong.push(`${kind} at the source: ${JSON.stringify(verdict)}`)
+      const mine = sectorIds(
+        execFileSync('dd', [`if=${devices[at]}`, 'bs=1M', 'iflag=direct', 'status=none'], { maxBuffer: 2 ** 26 }),
+      )
+      const ahead = far[at]!.findIndex((serial, sector) => serial > mine[sector]!)
+      if (ahead >= 0) wrong.push(`${kind}: the far side was ahead of the source, in sector ${ahead}`)
+    }
+    await flush(source, stream)
+    for (const [at, kind] of volumes.entries()) {
+      const differ = await difference(devices[at]!, await farPath(this.#sites, stream, `pc-live-${kind}`))
+      if (differ !== '') wrong.push(`${kind}: the sides differ: ${differ}`)
+    }
+    const after = await source.streamStatus(stream)
+    if (after.generation !== 1 || after.state !== 'replicating') wrong.push(JSON.stringify(after))
+  }
+}
+
+async function startSite(test: Teardown, base: string, name: string): Promise<Site> {
+  const folder = join(base, `${name}-disk`)
+  mkdirSync(folder)
+  const disk = await PowerCutDevice.start(folder, 256 * 2 ** 20, 4096)
+  test.teardown(() => disk.close())
+  await disk.format('ext4')
+  await disk.mount()
+  const agent = await Agent.start(test, disk.mountPoint, name, ['--config', join(base, 'config.yaml')])
+  return { agent, disk }
+}
+
+/** Nothing runs any more, the disk has lost what it had not written, and the machine starts anew. */
+async function losePower({ agent, disk }: Site, base: string, random: Random): Promise<void> {
+  await agent.killWithDevices()
+  const position = await disk.position()
+  await disk.unmount()
+  await disk.cut(position, random.next(), 4096)
+  await disk.adopt()
+  anotherBoot(base)
+  await disk.mount()
+}

@@ -1,0 +1,175 @@
+import { readFileSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { type Lsn, lsn, MiB } from '../../../src/block/units.js'
+import type { WorkerCalls } from '../../../src/block/worker-calls.js'
+import { LmdbStore } from '../../../src/daemon/lmdb-store.js'
+import { intercept } from '../../../src/intercept/intercept.js'
+import type { RegionMap } from '../../../src/journal/region-map.js'
+import type { StreamJournal } from '../../../src/journal/stream-journal.js'
+import { Pool } from '../../../src/pool/pool.js'
+import { CatchUp } from '../../../src/replication/catch-up.js'
+import { RecordedVolumes } from '../../../src/replication/recorded-volumes.js'
+import { RegionKeeper } from '../../../src/replication/region-keeper.js'
+import { StreamHealth } from '../../../src/replication/stream-health.js'
+import { recoverStream } from '../../../src/replication/stream-recovery.js'
+import { type StreamDefinition, type StreamPosition, StreamState } from '../../../src/replication/stream-state.js'
+import type { HostVolume } from '../../../src/volume/host-volume.js'
+import { ThinVolumes } from '../../../src/volume/thin-volumes.js'
+import { Volume, type VolumeDefinition } from '../../../src/volume/volume.js'
+import type { Recording, VolumeKind } from './recording.js'
+
+/** What the start of an agent made of its stream. */
+export interface RecoveredStream {
+  /** Where the stream stood: everything before is in durable epochs. */
+  readonly before: StreamPosition
+  readonly after: StreamPosition
+  readonly journal: StreamJournal
+  readonly journalFolder: string
+  /** Regions that are sent again as they are now; undefined: none. */
+  readonly caughtUp: RegionMap | undefined
+  readonly endLsn: Lsn
+  /** What lies in the source buffer, as the state has it. */
+  readonly parts: readonly { readonly file: string; readonly lengthBytes: number }[]
+}
+
+/** What an agent that starts on this disk has before hosts may write: pool, volumes, journal, region record. */
+export class Recovered {
+  readonly events: string[] = []
+  readonly #recording: Recording
+  readonly #thin: ThinVolumes
+  readonly #pool: Pool
+  readonly #linear: Volume
+  readonly #closing: (() => unknown)[]
+  stream: RecoveredStream | null = null
+
+  private constructor(recording: Recording, pool: Pool, store: LmdbStore, run: string, closing: (() => unknown)[]) {
+    const frontEnd = { intercept, runDirectory: run, threads: 1, onLost: () => undefined }
+    this.#recording = recording
+    this.#pool = pool
+    this.#thin = new ThinVolumes(frontEnd)
+    const definition = store.get<VolumeDefinition>(`volume/${recording.names.linear}`)
+    if (!definition) throw new Error('the agent has forgotten its volume')
+    this.#linear = new Volume(definition, { ...frontEnd, direct: false })
+    this.#closing = closing
+  }
+
+  /** @param run a folder that no cut touches, for mount points */
+  static async open(recording: Recording, run: string, worker: WorkerCalls): Promise<Recovered> {
+    const closing: (() => unknown)[] = []
+    try {
+      const store = new LmdbStore(join(recording.state, 'state.lmdb'))
+      closing.push(() => store.close())
+      const events: string[] = []
+      const report = ({ code, text }: { code: string; text: string }): void => void events.push(`${code}: ${text}`)
+      const pool = await Pool.open([recording.poolFile], { report })
+      closing.push(() => pool.close())
+      const recovered = new Recovered(recording, pool, store, run, closing)
+      recovered.events.push(...events)
+      await recovered.#recoverStream(store, worker)
+      return recovered
+    } catch (error) {
+      await closeAll(closing)
+      throw error
+    }
+  }
+
+  /** In the order of an orderly stop. */
+  close(): Promise<void> {
+    return closeAll(this.#closing)
+  }
+
+  async #recoverStream(store: LmdbStore, worker: WorkerCalls): Promise<void> {
+    if (!this.#recording.stream) return
+    const { name } = this.#recording.stream
+    const definition = store.get<StreamDefinition>(`stream/${name}`)
+    if (!definition) throw new Error('the agent has forgotten its stream')
+    const folder = join(this.#recording.state, 'buffer', `${name}-${definition.id.slice(0, 8)}`)
+    const say = ({ code, text }: { code: string; text: string }): void => void this.events.push(`${code}: ${text}`)
+    const state = new StreamState(store, name)
+    const before = state.position
+    const regions = new RegionKeeper({
+      path: join(folder, 'regions'),
+      catchUpPath: join(folder, 'catch-up'),
+      regionBytes: 64 * 1024,
+      limitBytes: 1024 * MiB,
+      streamId: Buffer.from(definition.id, 'hex'),
+      volumeBytes: definition.volumes.map(({ sizeBytes }) => sizeBytes),
+      intercept,
+      onLimit: () => undefined,
+      onFailed: (message) => void this.events.push(`regions failed: ${message}`),
+      onDamage: (path) => void this.events.push(`${path} is damaged`),
+    })
+    const volumes = new RecordedVolumes(definition.volumes, [this.#linear, this.#thinVolume(null)])
+    await volumes.hold()
+    this.#closing.push(() => volumes.letGo())
+    const journalFolder = join(folder, 'journal')
+    const journalOptions = {
+      stream: name,
+      directory: journalFolder,
+      state: store,
+      intercept,
+      segmentBytes: 4 * MiB,
+      limitBytes: 32 * MiB,
+      onEvent: (event: unknown) => void this.events.push(`the journal says ${JSON.stringify(event)}`),
+    }
+    const catchUp = new CatchUp(regions)
+    const health = new StreamHealth(name, say)
+    const parts = { journal: journalOptions, volumes, state, regions, catchUp, health, worker }
+    if (before.phase !== 'running') throw new Error(`the stream was ${before.phase}: ${before.divergedReason}`)
+    const recovery = await recoverStream(parts, before.regionsLost ? undefined : await regions.load())
+    if (!('journal' in recovery)) throw new Error(`there is no journal any more: ${recovery.reason}`)
+    const { journal } = recovery
+    this.#closing.push(() => {
+      regions.close()
+      return journal.close(false)
+    })
+    const after = state.position
+    this.stream = {
+      before,
+      after,
+      journal,
+      journalFolder,
+      caughtUp: after.copy && after.catchUp ? await regions.loadCatchUp() : undefined,
+      endLsn: lsn(journal.counters().publishedLsn),
+      parts: [...state.epochs.values()].flatMap((epoch) =>
+        epoch.parts.map((part) => ({ file: join(folder, 'files', part.name), lengthBytes: part.lengthBytes })),
+      ),
+    }
+  }
+
+  get snapshots(): string[] {
+    return this.#pool.volume(this.#recording.names.thin).snapshots.map(({ name }) => name)
+  }
+
+  /** Look at a volume, or at a snapshot of the thin one, where its bytes can be read. */
+  async look<T>(
+    what: VolumeKind | { snapshot: string },
+    judge: (path: string, bytes: Buffer) => Promise<T>,
+  ): Promise<T> {
+    if (what === 'linear') return judge(this.#linear.path, readFileSync(this.#linear.path))
+    const volume = this.#thinVolume(what === 'thin' ? null : what.snapshot)
+    await volume.hold()
+    try {
+      return await judge(volume.path, await readFile(volume.path))
+    } finally {
+      await volume.release()
+    }
+  }
+
+  #thinVolume(snapshot: string | null): HostVolume {
+    return this.#thin.get(this.#pool, this.#recording.names.thin, snapshot)
+  }
+}
+
+async function closeAll(closing: (() => unknown)[]): Promise<void> {
+  let failure: unknown
+  for (const close of closing.splice(0).reverse()) {
+    try {
+      await close()
+    } catch (error) {
+      failure ??= error
+    }
+  }
+  if (failure !== undefined) throw failure
+}

@@ -1,0 +1,33 @@
+import { spawn } from 'node:child_process'
+import { join } from 'node:path'
+import type { Test } from 'tap'
+import { repositoryRoot } from '../../fixtures/paths.js'
+import { ownNamespace } from '../../fixtures/power-cut.js'
+import { newSeed } from '../../pool/model/random.js'
+
+export interface Summary {
+  readonly cuts: number
+  readonly failures: number
+  /** By fault of the disk: cuts that found it out. */
+  readonly faultsFound: Readonly<Record<string, number>>
+}
+
+/** Run main.ts in a mount namespace of its own; what it says becomes comments. */
+export async function powerCuts(t: Test, ...options: string[]): Promise<Summary> {
+  const seed = newSeed()
+  t.comment(`seed ${seed} (SEED=${seed} repeats its choices)`)
+  const program = join(repositoryRoot, 'dist/test/crash/power-cut/main.js')
+  const [unshare, ...parameters] = [...ownNamespace, process.execPath, program, '--seed', `${seed}`, ...options]
+  const child = spawn(unshare!, parameters, { stdio: ['ignore', 'pipe', 'inherit'] })
+  t.teardown(() => child.kill('SIGTERM'))
+  let output = ''
+  child.stdout.on('data', (chunk: Buffer) => {
+    output += chunk.toString()
+  })
+  await new Promise((resolve) => child.once('close', resolve))
+  const lines = output.trim().split('\n')
+  const last = lines.pop() ?? ''
+  for (const line of lines) t.comment(line.replace(/^# /, ''))
+  if (!last.startsWith('{')) throw new Error(`it ended before its time: ${last}`)
+  return JSON.parse(last) as Summary
+}
