@@ -1,0 +1,21 @@
+import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import { designTable } from '../fixtures/design-table.js'
+import { repositoryRoot } from '../fixtures/paths.js'
+
+t.test('each scenario of the README has the test it names', async (t) => {
+  const rows = designTable('test/crash/README.md', '| | what happens | file |')
+  t.ok(rows.length > 25)
+  for (const row of rows) {
+    const file = join(repositoryRoot, 'test/crash', `${row.file!.replaceAll('`', '')}.ts`)
+    t.ok(existsSync(file), file)
+    const titles = [...readFileSync(file, 'utf8').matchAll(/t\.test\(\s*(['`])([^]*?)\1,/g)].map(
+      ([, , title]) => title!,
+    )
+    t.ok(
+      titles.some((title) => title.includes(row['its fact']!)),
+      `${row['what happens']}: "${row['its fact']}" in ${file}`,
+    )
+  }
+})
