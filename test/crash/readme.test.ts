@@ -10,7 +10,7 @@ t.test('each scenario of the README has the test it names', async (t) => {
   for (const row of rows) {
     const file = join(repositoryRoot, 'test/crash', `${row.file!.replaceAll('`', '')}.ts`)
     t.ok(existsSync(file), file)
-    const titles = [...readFileSync(file, 'utf8').matchAll(/t\.test\(\s*(['`])([^]*?)\1,/g)].map(
+    const titles = [...readFileSync(file, 'utf8').matchAll(/t\.test\(\s*(['`])([\s\S]*?)\1,/g)].map(
       ([, , title]) => title!,
     )
     t.ok(
