@@ -81,12 +81,14 @@ export class InboundStream {
   }
 
   status(): { state: InboundStateName; reason: string } {
-    const { generation, appliedEpoch, consistent, intent } = this.position
+    const { generation, appliedEpoch, consistent, intent, removed } = this.position
+    const newest = this.#intake.generation
+    // Whatever keeps its images from going: nothing more of it is taken in.
+    if (removed && newest === generation) return { state: 'failed', reason: removedReason }
     if (this.#obstacle) {
       const state = this.#obstacle.retry === 'never' ? 'failed' : 'stalled'
       return { state, reason: `${this.#obstacle.code}: ${this.#obstacle.hint}` }
     }
-    if (this.position.removed) return { state: 'failed', reason: removedReason }
     const newer = this.#intake.nextIsTooNew
     if (newer) {
       const reason = `FORMAT_TOO_NEW: epoch ${newer.epoch} was written by a newer agent; upgrade this one`
@@ -100,7 +102,7 @@ export class InboundStream {
       }
     }
     if (this.#applying || intent > 0) return { state: 'applying', reason: `epoch ${appliedEpoch + 1} is being applied` }
-    if (!consistent) return { state: 'initializing', reason: `generation ${generation} is not complete yet` }
+    if (!consistent) return { state: 'initializing', reason: `generation ${newest} is not complete yet` }
     return { state: 'consistent', reason: `as the source was at the end of epoch ${appliedEpoch}` }
   }
 
@@ -173,8 +175,8 @@ export class InboundStream {
     if (plan.apply.length === 0) return taken > 0
     try {
       await this.#boundary.run(async () => {
-        // Meanwhile.
-        if (this.position.removed && plan.generation === this.position.generation) return
+        // Removed meanwhile, with what had arrived.
+        if (!plan.apply.flat().every(({ name }) => this.#intake.held.has(name))) return
         if (plan.generation > this.position.generation) await this.#beginGeneration(plan.generation, plan.apply[0]!)
         await this.#apply(plan.apply)
       })
@@ -192,7 +194,9 @@ export class InboundStream {
   async #settleImages(): Promise<void> {
     const { removed, volumes } = this.position
     if (!removed) return this.#openImages()
-    if (volumes.length > 0) await this.#clear()
+    if (volumes.length === 0) return
+    await this.#clear()
+    this.#obstacle = null
   }
 
   /** Taken in while the stream was being removed. */
