@@ -91,12 +91,14 @@ export class PoolImages implements Images {
   }
 
   async remove(volumes: readonly InboundVolume[]): Promise<void> {
-    const pool = this.#options.pool()
+    if (volumes.length === 0) return
+    // Forgotten while it is away, what is incomplete would stay in it, under a name that nobody sees.
+    const pool = this.#pool()
     for (const volume of volumes) {
       const { poolId, volume: name } = thinOf(volume)
       const incoming = incomingName(name)
       for (const each of [incoming, name]) await this.#letGo(each)
-      if (pool?.id !== poolId) continue
+      if (pool.id !== poolId) continue
       for (const each of [incoming, name]) {
         if (isForeign(pool, each)) continue
         if (has(pool, each)) await pool.removeVolume(each)
@@ -148,7 +150,7 @@ export class PoolImages implements Images {
       op: 'destage',
       object: this.#options.poolName,
       retry: 'later',
-      hint: `The pool of arriving volumes is not open; what arrives waits. See: tidemark pool list`,
+      hint: `The pool of arriving volumes is not open; what arrives, or is to be removed, waits for it. See: tidemark pool list`,
     })
   }
 

@@ -28,7 +28,10 @@ function make(t: Test, taken: string[] = []) {
   const close = (): void => {
     isOpen = false
   }
-  return { pool, volumes, images, names, close, forgotten }
+  const open = (): void => {
+    isOpen = true
+  }
+  return { pool, volumes, images, names, close, open, forgotten }
 }
 
 t.test('a generation grows in thin volumes no operator can name, and takes the place of the old one', async (t) => {
@@ -140,6 +143,18 @@ t.test('a volume that an operator made under the name meanwhile is left to its o
   await images.remove(first)
   t.ok(names().includes('gold.data'))
   t.notOk(forgotten.includes('gold.data'))
+})
+
+t.test('what is removed while its pool is away goes when the pool is back', async (t) => {
+  const { images, names, close, open } = make(t)
+  const first = await images.begin({ stream: 'gold', volumes: declared, before: [] })
+  await images.open(first, false)
+  close()
+  await t.rejects(images.remove(first), { code: 'POOL_MISSING', retry: 'later' })
+  await images.remove([])
+  open()
+  await images.remove(first)
+  t.same(names(), [])
 })
 
 t.test('a stream that arrives in a pool survives restarts and a new generation', async (t) => {
