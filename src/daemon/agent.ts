@@ -333,12 +333,11 @@ export class Agent implements AgentOperations {
     const { inbound, volumes, thin } = this.#parts
     return this.#changes.run(async () => {
       const { stream, id, volumes: arriving } = inbound.show(name)
-      const inPool = arriving.flatMap(({ volume }) => (volume !== null && volumes.find(volume) ? [volume] : []))
-      const copies = inPool.map((volume) => volumes.thin(op, volume))
+      const copies = thin.arriving(arriving.flatMap(({ volume }) => volume ?? []))
       for (const copy of copies) thin.checkRemovable(op, copy)
       if (!yes) {
         const what = arriving.map((copy) => copy.volume ?? copy.path).join(', ')
-        const keep = inPool.map((volume) => ` To keep it first: tidemark clone create ${volume} NAME --full --wait.`)
+        const keep = copies.map((copy) => ` To keep it first: tidemark clone create ${copy.name} NAME --full --wait.`)
         throw new StorageError('CONFIRMATION_NEEDED', {
           op,
           object: stream,
@@ -347,7 +346,7 @@ export class Agent implements AgentOperations {
       }
       for (const copy of copies) await thin.leave(copy)
       await inbound.remove(id)
-      for (const volume of inPool) await volumes.forget(volume, null)
+      for (const copy of copies) await volumes.forget(copy.name, null)
     })
   }
 

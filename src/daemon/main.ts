@@ -139,7 +139,7 @@ export async function runAgent(options: AgentOptions): Promise<void> {
     isRecorded: (volume) => streams.ofVolume(volume) !== undefined,
     report,
   })
-  const streamOf = (volume: string): string | undefined => streamUsing(volume, streams, inbound)
+  const streamOf = (volume: string): string | undefined => streamUsing(volume, pools.ofVolume(volume), streams, inbound)
   const thin = new ThinOperations({ pools, volumes, images, atBoundary, streamOf, report })
 
   const takenBack = await takeBackDevices(stateDirectory, intercept, report)

@@ -19,17 +19,27 @@ export function usersOf(
     .filter((volume) => volume.pool === pool && volume.device !== null)
     .map(({ name }) => `${name} is attached: tidemark volume detach ${name}.`)
   const names = pool.volumes().map(({ name }) => name)
-  const recorded = names.flatMap((name) => streamUsing(name, by.streams, by.inbound) ?? [])
+  const recorded = names.flatMap((name) => streamUsing(name, pool, by.streams, by.inbound) ?? [])
   const copied = names
     .filter((name) => by.images.progress(name) !== null)
     .map((name) => `${name} is being copied: tidemark volume show ${name}.`)
   return [...attached, ...recorded, ...copied]
 }
 
-/** The stream that records a volume, or brings it here, as a sentence; or undefined. */
-export function streamUsing(volume: string, streams: Streams, inbound: InboundStreams): string | undefined {
+/**
+ * The stream that records a volume, or brings it here, as a sentence; or undefined.
+ * @param pool that has it, if any does
+ */
+export function streamUsing(
+  volume: string,
+  pool: ThinPool | undefined,
+  streams: Pick<Streams, 'ofVolume'>,
+  inbound: Pick<InboundStreams, 'list'>,
+): string | undefined {
   const records = streams.ofVolume(volume)?.definition.name
   if (records !== undefined) return `The stream ${records} records ${volume}.`
+  // What an operator made under the name of an arriving volume is his.
+  if (pool?.volume(volume).role !== 'inbound') return undefined
   const brings = inbound.list().find(({ volumes }) => volumes.some((arriving) => arriving.volume === volume))
   return brings && `${volume} arrives with the stream ${brings.stream}, as long as this agent runs.`
 }

@@ -62,6 +62,13 @@ export class ThinOperations {
     this.#tell('VOLUME_DESTROYED', name, `its space comes back to the pool ${volume.pool.name}`)
   }
 
+  /** Those of these names that volumes arrive under. What an operator made of such a name is not the stream's. */
+  arriving(names: readonly string[]): ThinVolume[] {
+    const { pools, volumes } = this.#options
+    const arrives = (name: string): boolean => pools.ofVolume(name)?.volume(name).role === 'inbound'
+    return names.filter(arrives).map((name) => volumes.thin('inbound remove', name))
+  }
+
   /** Complete images that follow the volume become volumes like any other, and what was kept for them goes. */
   leave({ pool, name }: ThinVolume): Promise<void> {
     return this.#options.images.forget(pool, name)

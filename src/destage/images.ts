@@ -29,8 +29,8 @@ export interface Images {
   /** The new generation is durable and consistent: it takes the place of the old one. May be called again. */
   promote(volumes: readonly InboundVolume[]): Promise<void>
   /**
-   * They are gone, with what has arrived of the next ones; what is gone already is none. Those of a pool that is not open
-   * stay in it. @throws StorageError VOLUME_OPEN, HAS_SNAPSHOTS
+   * They are gone, with what has arrived of the next ones; what is gone already is none. Those in another pool
+   * than the configured one stay in it. @throws StorageError VOLUME_OPEN, HAS_SNAPSHOTS, POOL_MISSING
    */
   remove(volumes: readonly InboundVolume[]): Promise<void>
   /** Nobody reads or writes them any more. */

@@ -15,6 +15,8 @@ export interface InboundFacts {
   /** The first part that is asked for again. */
   readonly wanted: { readonly epoch: number; readonly part: number } | undefined
   readonly applying: boolean
+  /** The generation of the newest whole part that is here. */
+  readonly newest: number
 }
 
 /** To the source. */
@@ -22,13 +24,15 @@ const removedReason =
   'STREAM_REMOVED: it was removed at the destination. Remove it at the source too, or initialize it again there'
 
 /** The state an operator sees, and why: the gravest thing first. The table is in DESIGN.md. */
-export function describeInbound({ position, obstacle, tooNew, wanted, applying }: InboundFacts): InboundStatus {
-  const { generation, appliedEpoch, consistent, intent, removed } = position
+export function describeInbound(facts: InboundFacts): InboundStatus {
+  const { obstacle, tooNew, wanted, applying, newest } = facts
+  const { generation, appliedEpoch, consistent, intent, removed } = facts.position
+  // Whatever keeps its images from going: nothing more of it is taken in.
+  if (removed && newest === generation) return { state: 'failed', reason: removedReason }
   if (obstacle) {
     const state = obstacle.retry === 'never' ? 'failed' : 'stalled'
     return { state, reason: `${obstacle.code}: ${obstacle.hint}` }
   }
-  if (removed) return { state: 'failed', reason: removedReason }
   if (tooNew) {
     const reason = `FORMAT_TOO_NEW: epoch ${tooNew.epoch} was written by a newer agent; upgrade this one`
     return { state: 'stalled', reason }
@@ -38,6 +42,6 @@ export function describeInbound({ position, obstacle, tooNew, wanted, applying }
     return { state: 'stalled', reason }
   }
   if (applying || intent > 0) return { state: 'applying', reason: `epoch ${appliedEpoch + 1} is being applied` }
-  if (!consistent) return { state: 'initializing', reason: `generation ${generation} is not complete yet` }
+  if (!consistent) return { state: 'initializing', reason: `generation ${newest} is not complete yet` }
   return { state: 'consistent', reason: `as the source was at the end of epoch ${appliedEpoch}` }
 }

@@ -82,6 +82,7 @@ export class InboundStream {
       tooNew: this.#intake.nextIsTooNew,
       wanted: this.#wanted()[0],
       applying: this.#applying,
+      newest: this.#intake.generation,
     })
   }
 
@@ -109,7 +110,7 @@ export class InboundStream {
    * Steps: (1) the removal is recorded, (2) images and files go, (3) the volumes are recorded as gone. After a crash
    * behind (1) the next agent does the rest; (2) before (1) would leave a stream whose images nobody has.
    *
-   * @throws StorageError VOLUME_OPEN, HAS_SNAPSHOTS: it is tried again until that is mended
+   * @throws StorageError VOLUME_OPEN, HAS_SNAPSHOTS, POOL_MISSING: it is tried again until that is mended
    */
   async remove(): Promise<void> {
     await this.#boundary.run(async () => {
@@ -154,8 +155,8 @@ export class InboundStream {
     if (plan.apply.length === 0) return taken > 0
     try {
       await this.#boundary.run(async () => {
-        // Meanwhile.
-        if (this.position.removed && plan.generation === this.position.generation) return
+        // Removed meanwhile, with what had arrived.
+        if (!plan.apply.flat().every(({ name }) => this.#intake.held.has(name))) return
         if (plan.generation > this.position.generation) await this.#beginGeneration(plan.generation, plan.apply[0]!)
         await this.#apply(plan.apply)
       })
@@ -173,7 +174,9 @@ export class InboundStream {
   async #settleImages(): Promise<void> {
     const { removed, volumes } = this.position
     if (!removed) return this.#openImages()
-    if (volumes.length > 0) await this.#clear()
+    if (volumes.length === 0) return
+    await this.#clear()
+    this.#obstacle = null
   }
 
   /** Taken in while the stream was being removed. */

@@ -36,11 +36,11 @@ export class PoolImages implements Images {
     const made: InboundVolume[] = []
     for (const volume of volumes) {
       const known = before.find(({ name, thin }) => name === volume.name && thin?.poolId === pool.id)?.thin
-      const name =
-        known && !isForeign(pool, known.volume) ? known.volume : this.#freeName(pool, `${stream}.${volume.name}`, made)
+      const isTaken = known !== undefined && isForeign(pool, known.volume)
+      if (isTaken) await this.#drop(pool, incomingName(known.volume))
+      const name = known && !isTaken ? known.volume : this.#freeName(pool, `${stream}.${volume.name}`, made)
       const incoming = incomingName(name)
-      await this.#letGo(incoming)
-      if (has(pool, incoming)) await pool.removeVolume(incoming)
+      await this.#drop(pool, incoming)
       await pool.createVolume(incoming, volume.sizeBytes, 'inbound')
       made.push({ ...volume, thin: { poolId: pool.id, volume: name } })
     }
@@ -52,7 +52,7 @@ export class PoolImages implements Images {
       const pool = this.#poolOf(volume)
       const { volume: name } = thinOf(volume)
       const incoming = incomingName(name)
-      if (has(pool, name)) await this.#hold(pool, name)
+      if (has(pool, name) && !isForeign(pool, name)) await this.#hold(pool, name)
       if (!consistent && has(pool, incoming)) await this.#hold(pool, incoming)
     }
   }
@@ -64,7 +64,10 @@ export class PoolImages implements Images {
   async target(volume: InboundVolume, consistent: boolean): Promise<string> {
     const { volume: name } = thinOf(volume)
     const incoming = incomingName(name)
-    const held = this.#held.get(!consistent && has(this.#poolOf(volume), incoming) ? incoming : name)
+    const pool = this.#poolOf(volume)
+    const isIncoming = !consistent && has(pool, incoming)
+    if (!isIncoming && isForeign(pool, name)) throw taken(name)
+    const held = this.#held.get(isIncoming ? incoming : name)
     assert(held, `${name} is not open`)
     return held.path
   }
@@ -88,14 +91,17 @@ export class PoolImages implements Images {
   }
 
   async remove(volumes: readonly InboundVolume[]): Promise<void> {
-    const pool = this.#options.pool()
+    if (volumes.length === 0) return
+    // Forgotten while it is away, what is incomplete would stay in it, under a name that nobody sees.
+    const pool = this.#pool()
     for (const volume of volumes) {
       const { poolId, volume: name } = thinOf(volume)
       const incoming = incomingName(name)
       for (const each of [incoming, name]) await this.#letGo(each)
-      if (pool?.id !== poolId) continue
+      if (pool.id !== poolId) continue
       for (const each of [incoming, name]) {
-        if (has(pool, each) && !isForeign(pool, each)) await pool.removeVolume(each)
+        if (isForeign(pool, each)) continue
+        if (has(pool, each)) await pool.removeVolume(each)
         this.#options.forget(each)
       }
     }
@@ -113,6 +119,11 @@ export class PoolImages implements Images {
     const volume = this.#options.volume(pool, name)
     await volume.hold()
     this.#held.set(name, volume)
+  }
+
+  async #drop(pool: ThinPool, incoming: string): Promise<void> {
+    await this.#letGo(incoming)
+    if (has(pool, incoming)) await pool.removeVolume(incoming)
   }
 
   async #letGo(name: string): Promise<void> {
@@ -139,7 +150,7 @@ export class PoolImages implements Images {
       op: 'destage',
       object: this.#options.poolName,
       retry: 'later',
-      hint: `The pool of arriving volumes is not open; what arrives waits. See: tidemark pool list`,
+      hint: `The pool of arriving volumes is not open; what arrives, or is to be removed, waits for it. See: tidemark pool list`,
     })
   }
 

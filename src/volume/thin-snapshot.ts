@@ -45,7 +45,7 @@ export class ThinSnapshot extends ThinVolume {
   }
 
   override get lost(): string | undefined {
-    return this.#written.lost ?? super.lost
+    return this.#written.device === null ? super.lost : this.#written.lost
   }
 
   override get logicalBlockBytes(): number {

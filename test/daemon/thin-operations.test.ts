@@ -1,7 +1,9 @@
 import { join } from 'node:path'
 import t from 'tap'
+import type { InboundView } from '../../src/api/agent-operations.js'
 import { StorageError } from '../../src/block/storage-error.js'
 import { PathVolumes } from '../../src/daemon/path-volumes.js'
+import { streamUsing } from '../../src/daemon/pool-users.js'
 import { Pools } from '../../src/daemon/pools.js'
 import { ThinOperations } from '../../src/daemon/thin-operations.js'
 import { Volumes } from '../../src/daemon/volumes.js'
@@ -108,6 +110,23 @@ t.test('a volume that would lose data says what, and is removed only for certain
     ['VOLUME_DESTROYED', 'db'],
   ])
   t.throws(() => volumes.get('db'), { code: 'NO_SUCH_VOLUME' })
+})
+
+t.test('what operators made under the name of an arriving volume is not a copy of its stream', async (t) => {
+  const { operations, pool, paths, folder } = await agent(t)
+  await pool.createVolume('gold.data', MiB, 'inbound')
+  await paths.create('gold.log', join(folder, 'flat'), MiB, false)
+  const copies = operations.arriving(['gold.data', 'gold.log', 'db', 'gold.none'])
+  t.same(
+    copies.map(({ name }) => name),
+    ['gold.data'],
+  )
+  const inbound = {
+    list: () => [{ stream: 'gold', volumes: [{ volume: 'gold.data' }, { volume: 'db' }] }] as unknown as InboundView[],
+  }
+  const using = (name: string) => streamUsing(name, pool, { ofVolume: () => undefined }, inbound)
+  t.match(using('gold.data'), /arrives with the stream gold/)
+  t.equal(using('db'), undefined, 'and the stream does not keep its operator from it')
 })
 
 t.test('hidden snapshots keep nobody from removing a volume, and are named to nobody', async (t) => {

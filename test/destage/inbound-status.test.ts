@@ -9,6 +9,7 @@ const healthy: InboundFacts = {
   tooNew: undefined,
   wanted: undefined,
   applying: false,
+  newest: 1,
 }
 type Change = (facts: InboundFacts) => InboundFacts
 const also =
@@ -43,6 +44,8 @@ t.test('each row of the table of states is shown, with its reason, and each caus
     const [change, reason] = causes[row['shown when']!]!
     t.match(describeInbound(change(healthy)), { state: row.state, reason }, row['shown when']!)
   }
+  const anew = { ...position({ removed: true, consistent: false })(healthy), newest: 2 }
+  t.match(describeInbound(anew), { state: 'initializing', reason: /generation 2/ }, 'removed, and begun again')
   t.equal(describeInbound(position({ intent: 9 })(healthy)).state, 'applying', 'also after a crash in the middle')
 })
 

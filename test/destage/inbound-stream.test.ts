@@ -156,6 +156,79 @@ t.test('a removal that is cut short, or cannot be done yet, is done by the next 
   t.same(readdirSync(join(rig.folder, 'images')), [])
 })
 
+t.test('what kept a removal from ending is not told any more when it has ended', async (t) => {
+  const rig = new InboundRig(t)
+  const [one] = rig.chain(1)
+  rig.start()
+  rig.deliver(one!.name, one!.bytes)
+  await rig.applied(1)
+  const { remove } = rig.images
+  let inUse = true
+  rig.images.remove = async (volumes) => {
+    if (inUse) throw new StorageError('VOLUME_OPEN', { op: 'x', object: 'v', retry: 'later', hint: 'wait' })
+    return remove.call(rig.images, volumes)
+  }
+  await t.rejects(rig.stream.remove(), { code: 'VOLUME_OPEN' })
+  await rig.until(() => rig.events.some(({ code }) => code === 'VOLUME_OPEN'))
+  inUse = false
+  await rig.until(() => rig.stream.position.volumes.length === 0)
+  await rig.until(() => rig.acknowledgement()?.reason.startsWith('STREAM_REMOVED') === true)
+  t.match(rig.acknowledgement(), { state: 'failed', generation: 1 })
+
+  const part = (number: number) => rig.epoch(1, zeros, 7, { generation: 2, header: { part: number, partCount: 2 } })
+  rig.deliver(part(0).name, part(0).bytes)
+  await rig.until(() => rig.acknowledgement()?.generation === 2)
+  t.match(
+    rig.acknowledgement(),
+    { state: 'initializing', reason: /generation 2/ },
+    'what is initialized again is not removed',
+  )
+})
+
+t.test('what is initialized again while it is being removed begins when it has arrived again', async (t) => {
+  const rig = new InboundRig(t)
+  const [one, , three] = rig.chain(3)
+  rig.start()
+  rig.deliver(one!.name, one!.bytes)
+  await rig.applied(1)
+  rig.deliver(three!.name, three!.bytes)
+  await rig.until(() => rig.stream.waitingFiles === 1)
+  // Between what is to be applied and its turn: a file of the generation before is dropped.
+  const { worker } = rig
+  const { call } = worker
+  let goOn = (): void => {}
+  let isHeld = false
+  const held = new Promise<void>((resolve) => {
+    goOn = resolve
+  })
+  worker.call = async <T>(...parameters: Parameters<typeof call>): Promise<T> => {
+    if (parameters[0] === 'forget' && !isHeld) {
+      isHeld = true
+      await held
+    }
+    return call.apply(worker, parameters) as Promise<T>
+  }
+  const [again] = rig.chain(1, 2)
+  rig.deliver(again!.name, again!.bytes)
+  await rig.until(() => isHeld)
+  const { remove } = rig.images
+  rig.images.remove = async (volumes) => {
+    goOn()
+    await new Promise((resolve) => setTimeout(resolve, 200))
+    return remove.call(rig.images, volumes)
+  }
+  await rig.stream.remove()
+  await new Promise((resolve) => setTimeout(resolve, 300))
+  rig.deliver(again!.name, again!.bytes)
+  await rig.until(() => rig.acknowledgement()?.generation === 2 && rig.acknowledgement()?.state === 'consistent')
+  t.equal(rig.image()[0], 1)
+  t.same(
+    rig.events.filter(({ severity }) => severity === 'error'),
+    [],
+    'its source did nothing wrong',
+  )
+})
+
 t.test('an extent beyond its volume is refused before anything is written', async (t) => {
   const rig = new InboundRig(t)
   const [one] = rig.chain(1)

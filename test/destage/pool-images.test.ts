@@ -16,18 +16,22 @@ function make(t: Test, taken: string[] = []) {
   const pool = new FakeThinPool(scratchFolder(t, 'pool-images'))
   const volumes = fakeThinVolumes()
   let isOpen = true
+  const forgotten: string[] = []
   const images = new PoolImages({
     poolName: 'p',
     pool: () => (isOpen ? pool : undefined),
     volume: (open, name) => volumes.get(open, name),
-    forget: () => {},
+    forget: (name) => forgotten.push(name),
     isTaken: (name) => taken.includes(name),
   })
   const names = (): string[] => pool.volumes().map(({ name }) => name)
   const close = (): void => {
     isOpen = false
   }
-  return { pool, volumes, images, names, close }
+  const open = (): void => {
+    isOpen = true
+  }
+  return { pool, volumes, images, names, close, open, forgotten }
 }
 
 t.test('a generation grows in thin volumes no operator can name, and takes the place of the old one', async (t) => {
@@ -121,18 +125,36 @@ t.test('what a host has attached is not replaced under it', async (t) => {
   t.same(names(), ['gold.data'])
 })
 
-t.test('a volume that an operator made under the name meanwhile is not replaced', async (t) => {
-  const { pool, images, names } = make(t)
+t.test('a volume that an operator made under the name meanwhile is left to its operator', async (t) => {
+  const { pool, volumes, images, names, forgotten } = make(t)
   const first = await images.begin({ stream: 'gold', volumes: declared.slice(0, 1), before: [] })
   await images.open(first, false)
   await pool.createVolume('gold.data', sizeBytes)
+  await images.open(first, false)
+  t.notOk(volumes.held.get('gold.data'), 'it can be removed')
   await t.rejects(images.promote(first), { code: 'NAME_TAKEN', retry: 'later' })
+  await t.rejects(images.target(first[0]!, true), { code: 'NAME_TAKEN' }, 'and nothing is written to it')
   t.ok(names().includes('.gold.data.incoming'))
   const again = await images.begin({ stream: 'gold', volumes: declared.slice(0, 1), before: first })
   t.equal(again[0]!.thin!.volume, 'gold.data-2', 'the next generation has another name')
   await images.open(again, false)
   await images.promote(again)
-  t.ok(names().includes('gold.data-2'))
+  t.same(new Set(names()), new Set(['gold.data', 'gold.data-2']), 'what arrived under the old one is gone')
+  await images.remove(first)
+  t.ok(names().includes('gold.data'))
+  t.notOk(forgotten.includes('gold.data'))
+})
+
+t.test('what is removed while its pool is away goes when the pool is back', async (t) => {
+  const { images, names, close, open } = make(t)
+  const first = await images.begin({ stream: 'gold', volumes: declared, before: [] })
+  await images.open(first, false)
+  close()
+  await t.rejects(images.remove(first), { code: 'POOL_MISSING', retry: 'later' })
+  await images.remove([])
+  open()
+  await images.remove(first)
+  t.same(names(), [])
 })
 
 t.test('a stream that arrives in a pool survives restarts and a new generation', async (t) => {

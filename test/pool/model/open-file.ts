@@ -78,9 +78,17 @@ export class OpenFile {
 
   async trim(offset: number, lengthBytes: number): Promise<void> {
     const range = ['--offset', String(offset), '--length', String(lengthBytes)]
-    const trimming = this.#device
-      ? run('blkdiscard', ['--force', ...range, this.#device.path])
-      : run('fallocate', ['--punch-hole', ...range, this.mountPoint])
+    const punch = () => run('fallocate', ['--punch-hole', ...range, this.mountPoint])
+    const discard = async (device: string) => {
+      try {
+        return await run('blkdiscard', ['--force', ...range, device])
+      } catch (error) {
+        if (!/Input\/output error/.test((error as { stderr?: string }).stderr ?? '')) throw error
+        // The loop driver says that whatever it was told: the file says what it is.
+        return punch()
+      }
+    }
+    const trimming = this.#device ? discard(this.#device.path) : punch()
     await this.#ends(`trim ${offset}+${lengthBytes}`, trimming)
   }
 
