@@ -42,13 +42,15 @@ export class AgentClient {
     const text = await this.#readAll(response)
     const value = parse(text)
     if (response.statusCode === 200 && value !== undefined) return value as T
-    throw this.#refusal(value)
+    throw this.#refusal(value, response.statusCode)
   }
 
   /** Each JSON line of an endless answer; ends when the agent stops. */
   async *lines<T>(request: Request): AsyncGenerator<T> {
     const response = await this.#send(request, true)
-    if (response.statusCode !== 200) throw this.#refusal(parse(await this.#readAll(response)))
+    if (response.statusCode !== 200) {
+      throw this.#refusal(parse(await this.#readAll(response)), response.statusCode)
+    }
     let rest = ''
     response.setEncoding('utf8')
     try {
@@ -123,9 +125,12 @@ export class AgentClient {
     return Buffer.concat(pieces).toString('utf8')
   }
 
-  #refusal(value: unknown): CommandFailure {
+  #refusal(value: unknown, status: number | undefined): CommandFailure {
     const error = (value as { error?: Partial<Record<keyof FailureDetail, unknown>> } | undefined)?.error
-    if (typeof error?.code !== 'string' || typeof error.message !== 'string') return this.#notAnAgent()
+    if (typeof error?.code !== 'string' || typeof error.message !== 'string') {
+      // The answer of an agent that is just ending.
+      return status === 503 ? this.#lost('the agent is stopping') : this.#notAnAgent()
+    }
     return new CommandFailure({
       code: error.code,
       op: String(error.op ?? ''),
@@ -162,13 +167,13 @@ export class AgentClient {
       )
     }
     if (code === 'ECONNRESET' || code === 'EPIPE') {
-      return this.#failure(
-        'AGENT_LOST',
-        'the agent closed the connection',
-        'Look whether it still runs, then repeat the command.',
-      )
+      return this.#lost('the agent closed the connection')
     }
     return this.#failure('AGENT_LOST', message ?? 'unknown', 'Look whether the agent still runs, and at its log.')
+  }
+
+  #lost(what: string): CommandFailure {
+    return this.#failure('AGENT_LOST', what, 'Look whether it still runs, then repeat the command.')
   }
 
   #failure(code: string, what: string, hint: string): CommandFailure {

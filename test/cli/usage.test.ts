@@ -151,18 +151,23 @@ t.test('a socket of another user gets no request', { skip: process.geteuid?.() !
 
 t.test('whatever answers that is no agent is named so', async (t) => {
   const socketPath = path.join(privateFolder(t), 'agent.sock')
-  const answers: http.RequestListener[] = [
-    (_, response) => response.end('<html>'),
-    (_, response) => response.writeHead(404).end('{"no":"error"}'),
-    (_, response) => response.writeHead(500).end('{"error":{"code":7}}'),
-    (_, response) => response.destroy(),
+  // The last is what an agent that is just ending answers.
+  const answers: [http.RequestListener, RegExp][] = [
+    [(_, response) => response.end('<html>'), /^tidemark: agent .*NOT_AN_AGENT.*\n$/],
+    [(_, response) => response.writeHead(404).end('{"no":"error"}'), /^tidemark: agent .*NOT_AN_AGENT.*\n$/],
+    [(_, response) => response.writeHead(500).end('{"error":{"code":7}}'), /^tidemark: agent .*NOT_AN_AGENT.*\n$/],
+    [(_, response) => response.destroy(), /^tidemark: agent .*AGENT_LOST.*\n$/],
+    [
+      (_, response) => response.writeHead(503).end('{"error":"Service Unavailable","statusCode":503}'),
+      /^tidemark: agent .*AGENT_LOST \(the agent is stopping\).*\n$/,
+    ],
   ]
-  let answer = answers[0]!
+  let [answer, message] = answers[0]!
   const server = http.createServer((request, response) => answer(request, response))
   await new Promise<void>((resolve) => server.listen(socketPath, resolve))
   t.teardown(() => server.close())
-  for (answer of answers) {
+  for ([answer, message] of answers) {
     const outcome = await runCli(['volume', 'list'], { socketPath })
-    t.match(outcome, { code: 1, stdout: '', stderr: /^tidemark: agent .*(NOT_AN_AGENT|AGENT_LOST).*\n$/ })
+    t.match(outcome, { code: 1, stdout: '', stderr: message })
   }
 })
