@@ -161,13 +161,15 @@ export class Volumes {
     await this.#options.store.remove(gone.map(({ key }) => key))
   }
 
-  /** Refused while a host has it. @throws StorageError VOLUME_ATTACHED */
-  mustBeDetached(op: string, volume: HostVolume): void {
-    if (volume.device === null) return
+  /** Refused while a host has it, or may wait for it. @throws StorageError VOLUME_ATTACHED */
+  mustBeDetached(op: string, { name, device }: HostVolume): void {
+    const detach = `tidemark volume detach ${name}`
+    const waits = `It could not be attached again, and its host may wait. Let go of that: tidemark keeper abort ${name}; then: ${detach}`
+    if (device === null && !this.wanted().some((wish) => wish.name === name)) return
     throw new StorageError('VOLUME_ATTACHED', {
       op,
-      object: volume.name,
-      hint: `Detach it first: tidemark volume detach ${volume.name}`,
+      object: name,
+      hint: device === null ? waits : `Detach it first: ${detach}`,
     })
   }
 

@@ -94,6 +94,16 @@ t.test('a volume is made in a pool that is there, under a name nobody has, in wh
   t.match(volumes.view(volumes.get('flat'), null, null), { kind: 'file', pool: null, allocatedBytes: null })
 })
 
+t.test('a volume that could not be attached again is not rolled back under a host that waits', async (t) => {
+  const { operations, volumes, store } = await agent(t)
+  await operations.createSnapshot('db', 'noon')
+  await store.put({ 'attached/db': { readOnly: false } })
+  const refused = { code: 'VOLUME_ATTACHED', hint: /its host may wait.*keeper abort db.*volume detach db/ }
+  await t.rejects(operations.rollback('db', 'noon', true), refused)
+  await volumes.detach(volumes.get('db'))
+  await operations.rollback('db', 'noon', true)
+})
+
 t.test('a volume that would lose data says what, and is removed only for certain', async (t) => {
   const { operations, volumes, streams, copies, told } = await agent(t)
   await operations.createSnapshot('db', 'monday')
