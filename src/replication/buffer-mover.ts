@@ -11,7 +11,7 @@ export interface BufferMoverOptions {
   readonly bring: (name: string) => Promise<boolean>
   /** When nothing is behind. @returns false: not now */
   readonly finish: () => Promise<boolean>
-  /** Something keeps it from going on; it is tried again. Said once for each cause. */
+  /** Something keeps it from going on; it is tried again. */
   readonly onTrouble: (text: string) => void
 }
 
@@ -64,7 +64,7 @@ export class BufferMover {
   }
 
   #note(text: string): void {
-    if (text !== this.#trouble) this.#options.onTrouble(text)
     this.#trouble = text
+    this.#options.onTrouble(text)
   }
 }

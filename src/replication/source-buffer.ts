@@ -45,6 +45,7 @@ export class SourceBuffer {
   /** Files that are being read, folders that are being written to: how often. */
   readonly #uses = new Map<string, number>()
   #mover: BufferMover | undefined
+  #saidTrouble = ''
 
   constructor({ home, state, say, files }: SourceBufferOptions) {
     this.#home = home
@@ -275,6 +276,7 @@ export class SourceBuffer {
     const atHome = place.leaving === null && place.directory === this.#home
     await this.#state.placeBuffer(atHome ? null : place)
     this.#place = place
+    this.#saidTrouble = ''
   }
 
   /** While the mover stands still; it goes on afterwards, if there is something to move. */
@@ -295,8 +297,14 @@ export class SourceBuffer {
       behind: () => this.#behind(),
       bring: (name) => this.#bring(name),
       finish: () => this.#finish(),
-      onTrouble: (text) => this.#say('warning', 'BUFFER_MOVE_WAITS', `The move of the source buffer waits: ${text}`),
+      onTrouble: (text) => this.#sayTrouble(text),
     })
+  }
+
+  /** Once for each cause: a mover begins anew whenever something else is done with the buffer. */
+  #sayTrouble(text: string): void {
+    if (text !== this.#saidTrouble) this.#say('warning', 'BUFFER_MOVE_WAITS', `The source buffer waits: ${text}`)
+    this.#saidTrouble = text
   }
 
   async #stopMover(): Promise<void> {
