@@ -135,6 +135,7 @@ export interface StreamView {
 
 /** Replication files of a stream that wait for the destination. */
 export interface SourceBufferView {
+  /** Where new files go: while it is moved, the new one. */
   readonly directory: string
   readonly usedBytes: number
   readonly limitBytes: number
@@ -142,6 +143,15 @@ export interface SourceBufferView {
   readonly fullInSeconds: number | null
   /** A disk that carries both a volume of the stream and this folder, which slow each other and fail together. */
   readonly sharedDisk: string | null
+  /** While it is moved, or goes back because a move was called off, else null. */
+  readonly move: {
+    readonly from: string
+    readonly doneBytes: number
+    readonly totalBytes: number
+    readonly returning: boolean
+    /** Why it does not go on now, or null. */
+    readonly trouble: string | null
+  } | null
 }
 
 /** A device that outlives its agent. */
@@ -229,6 +239,8 @@ export interface AgentOperations extends PoolOperations {
    */
   streamWait(name: string, epoch: number, timeoutMs: number): Promise<{ done: boolean; stream: StreamView }>
   streamSet(name: string, policy: StreamPolicyChange): Promise<StreamView>
+  /** Starts it; progress is in the status. @param directory absolute; null: what was moved goes back */
+  bufferMove(stream: string, directory: string | null): Promise<StreamView>
   streamPause(name: string): Promise<StreamView>
   streamResume(name: string): Promise<StreamView>
   streamRemove(name: string): Promise<void>

@@ -48,6 +48,12 @@ const streamRoutes: Route[] = [
     operations.streamInitialize(name),
   ),
   named('POST', '/v1/streams/:name/flush', schemas.flushView, (operations, name) => operations.streamFlush(name)),
+  changed('/v1/streams/:name/buffer/move', schemas.moveBufferBody, schemas.streamView, (operations, name, body) =>
+    operations.bufferMove(name, body.directory),
+  ),
+  named('POST', '/v1/streams/:name/buffer/abort', schemas.streamView, (operations, name) =>
+    operations.bufferMove(name, null),
+  ),
   named('POST', '/v1/streams/:name/pause', schemas.streamView, (operations, name) => operations.streamPause(name)),
   named('POST', '/v1/streams/:name/resume', schemas.streamView, (operations, name) => operations.streamResume(name)),
   {

@@ -82,6 +82,8 @@ export const setStreamBody = Type.Object(
   { policy: Type.Optional(policyKind), wait: Type.Optional(quantity) },
   { ...strict, minProperties: 1 },
 )
+export const moveBufferBody = Type.Object({ directory: absolutePath }, strict)
+
 export const createPairingBody = Type.Object(
   {
     kind: Type.Enum(['https', 'ftp', 'folder']),
@@ -247,6 +249,16 @@ const sourceBufferView = view<SourceBufferView>()(
     limitBytes: integer,
     fullInSeconds: integerOrNull,
     sharedDisk: textOrNull,
+    move: Type.Union([
+      Type.Object({
+        from: text,
+        doneBytes: integer,
+        totalBytes: integer,
+        returning: Type.Boolean(),
+        trouble: textOrNull,
+      }),
+      Type.Null(),
+    ]),
   }),
 )
 

@@ -1,5 +1,6 @@
 import type { Command } from './command.js'
 import { agentCommands } from './commands/agent.js'
+import { bufferCommands } from './commands/buffer.js'
 import { cloneCommands } from './commands/clone.js'
 import { destinationCommands } from './commands/destination.js'
 import { eventsCommands } from './commands/events.js'
@@ -22,6 +23,7 @@ export const groups: Readonly<Record<string, string>> = {
   pairing: 'At the destination: let a source in.',
   destination: 'At the source: where streams go.',
   stream: 'Mirroring of one or more volumes to a destination.',
+  buffer: 'At the source: where a stream keeps what waits for the destination.',
   inbound: 'At the destination: what arrives.',
 }
 
@@ -35,6 +37,7 @@ export const commands: readonly Command[] = [
   ...pairingCommands,
   ...destinationCommands,
   ...streamCommands,
+  ...bufferCommands,
   ...inboundCommands,
   ...inspectCommands,
   ...eventsCommands,

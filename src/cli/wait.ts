@@ -49,6 +49,28 @@ export function waitForEpoch(context: Context, name: string, epoch: number): Pro
   })
 }
 
+/** Until the move of its source buffer, or the way back of one that was called off, is over. */
+export function waitForBuffer(context: Context, { name, buffer: begun }: StreamView): Promise<StreamView> {
+  return untilDone(context, streamWork(name), async () => {
+    const stream = await context.agent.get<StreamView>('streams', name)
+    const { move, directory } = stream.buffer
+    if (move === null) {
+      if (directory === begun.directory) return stream
+      throw new CommandFailure({
+        code: 'BUFFER_MOVE_ABORTED',
+        op: 'buffer move',
+        object: name,
+        message: `the buffer of ${name} is in ${directory}: the move to ${begun.directory} was called off`,
+        hint: 'See tidemark events.',
+      })
+    }
+    context.terminal.progress(
+      `${name}: moving the buffer, ${bytes(move.doneBytes)} of ${bytes(move.totalBytes)} (${percent(move.doneBytes, move.totalBytes)})${move.trouble === null ? '' : `, waiting: ${move.trouble}`}`,
+    )
+    return pause()
+  })
+}
+
 /** Until the volume is a complete image. @throws CommandFailure when its copy was interrupted, INTERRUPTED on Ctrl-C */
 export function waitForImage(context: Context, name: string): Promise<VolumeView> {
   const work = { kind: 'volume', name, follow: `tidemark volume show ${name}` }

@@ -308,6 +308,10 @@ export class Agent implements AgentOperations {
     return this.#changes.run(async () => this.#parts.streams.view(await this.#parts.streams.set(name, policy)))
   }
 
+  bufferMove(stream: string, directory: string | null): Promise<StreamView> {
+    return this.#changes.run(() => this.#parts.streams.moveBuffer(stream, directory))
+  }
+
   async streamPause(name: string): Promise<StreamView> {
     return this.#changes.run(async () => this.#parts.streams.view(await this.#parts.streams.setPaused(name, true)))
   }

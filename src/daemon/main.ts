@@ -87,10 +87,11 @@ export async function runAgent(options: AgentOptions): Promise<void> {
         ? (pools.ofVolume(volume)?.facts().devices ?? []).map((device) => device.path)
         : [backing]
     },
-    folders: [
+    folders: () => [
       { what: 'state directory', path: stateDirectory },
       { what: 'buffer directory', path: config.bufferDirectory },
       { what: 'inbound directory', path: config.inboundDirectory },
+      ...streams.movedBuffers().map((folder) => ({ what: 'source buffer', path: folder })),
     ],
   })
   const engine = thinPoolEngine({ config, report })
@@ -117,7 +118,7 @@ export async function runAgent(options: AgentOptions): Promise<void> {
   const thinVolumes = new ThinVolumes(frontEnd)
   const volumes = new Volumes({ store, paths, pools, thin: thinVolumes })
   const destinations = new Destinations(secrets('destinations'))
-  const streams = new Streams({ store, intercept, config, volumes, destinations, placement, packer, report })
+  const streams: Streams = new Streams({ store, intercept, config, volumes, destinations, placement, packer, report })
   const inbound = new InboundStreams({
     store,
     directory: config.inboundDirectory,

@@ -6,7 +6,7 @@ export interface PlacementOptions {
   /** Paths that a volume of this agent keeps its bytes in. */
   readonly backingOf: (volume: string) => readonly string[]
   /** What the agent writes to while hosts wait. */
-  readonly folders: { readonly what: string; readonly path: string }[]
+  readonly folders: () => readonly { readonly what: string; readonly path: string }[]
 }
 
 /**
@@ -22,7 +22,7 @@ export class Placement {
 
   /** @throws StorageError ON_OWN_VOLUME when a folder of the agent lies on one of its volumes */
   async checkFolders(op: string): Promise<void> {
-    for (const { what, path } of this.#options.folders) await this.check(op, what, path)
+    for (const { what, path } of this.#options.folders()) await this.check(op, what, path)
   }
 
   /** @throws StorageError ON_OWN_VOLUME */
@@ -39,7 +39,7 @@ export class Placement {
   /** @throws StorageError ON_OWN_VOLUME when a folder of the agent lies on what shall become a volume */
   async checkNewVolume(op: string, backing: string): Promise<void> {
     const device = await deviceNumber(backing)
-    for (const { what, path } of this.#options.folders) {
+    for (const { what, path } of this.#options.folders()) {
       const { devices, files } = await this.#below(path)
       if (!files.has(backing) && (device === undefined || !devices.has(device))) continue
       throw new StorageError('ON_OWN_VOLUME', {

@@ -11,6 +11,7 @@ import { SourceStream } from '../replication/source-stream.js'
 import { defaultPolicy, type StreamDefinition, type StreamPolicy } from '../replication/stream-state.js'
 import { deriveStreamSecret } from '../replication-file/keys.js'
 import type { HostVolume } from '../volume/host-volume.js'
+import { newBufferFolder } from './buffer-folder.js'
 import type { AgentConfig } from './config.js'
 import type { Destinations } from './destinations.js'
 import type { Placement } from './placement.js'
@@ -166,6 +167,30 @@ export class Streams {
     return stream
   }
 
+  /**
+   * Move the replication files of a stream below another directory; resolves when the move is recorded and goes on.
+   * @param directory null: call off the move that is under way
+   * @throws StorageError what newBufferFolder and SourceBuffer refuse
+   */
+  async moveBuffer(name: string, directory: string | null): Promise<StreamView> {
+    const stream = this.get(name)
+    const { directory: current, usedBytes } = stream.buffer
+    const { placement } = this.#options
+    const folder = folderName(stream.definition)
+    if (directory === null) await stream.abortBufferMove()
+    else await stream.moveBuffer(await newBufferFolder({ directory, name: folder, current, usedBytes, placement }))
+    await this.#lookAtDisks(stream)
+    return this.view(stream)
+  }
+
+  /** Where source buffers lie, or lie in part, that the settings do not say. */
+  movedBuffers(): string[] {
+    const { bufferDirectory } = this.#options.config
+    return this.all()
+      .flatMap(({ buffer: { directory, move } }) => (move ? [directory, move.from] : [directory]))
+      .filter((directory) => !directory.startsWith(`${bufferDirectory}/`))
+  }
+
   async setPaused(name: string, paused: boolean): Promise<SourceStream> {
     const stream = this.get(name)
     await this.#record({ ...stream.definition, paused })
@@ -225,7 +250,7 @@ export class Streams {
   #admit(definition: StreamDefinition): SourceStream {
     const { store, intercept, config, volumes, destinations, packer, report } = this.#options
     const { pairing, transport } = destinations.get(definition.destination)
-    const directory = path.join(config.bufferDirectory, `${definition.name}-${definition.id.slice(0, 8)}`)
+    const directory = path.join(config.bufferDirectory, folderName(definition))
     const stream = new SourceStream({
       definition,
       volumes: definition.volumes.map(({ name }) => volumes.get(name)),
@@ -261,4 +286,9 @@ export class Streams {
   #refuse(code: string, object: string, hint: string): StorageError {
     return new StorageError(code, { op: 'stream create', object, hint })
   }
+}
+
+/** Of a stream, below a buffer directory. */
+function folderName({ name, id }: StreamDefinition): string {
+  return `${name}-${id.slice(0, 8)}`
 }

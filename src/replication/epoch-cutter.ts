@@ -134,27 +134,32 @@ export class EpochCutter {
     if (signal.aborted) return
     const plan = copy && (await this.#options.catchUp.plan(volumes.copySources(), copy))
     const epoch = epochNumber(cutEpoch + 1)
-    const result = await packer.call<PackResult>('pack', {
-      journal: { directory: journal.directory, id: journal.id, segmentBytes: journal.segmentBytes },
-      from,
-      to,
-      place: {
-        pairingId: this.#options.pairingId,
-        streamId: Buffer.from(definition.id, 'hex'),
-        generation,
-        epoch,
-        previousTag: Buffer.from(lastTag, 'hex'),
-      },
-      secret: this.#options.secret,
-      consistentFrom: copy || held ? null : lsn(BigInt(copyEndLsn)),
-      declare: cutEpoch === 0 ? this.#declarations() : [],
-      copies: plan?.pieces ?? [],
-      ontoZeros: consistentEpoch === 0 && catchUp === null,
-      directory: buffer.directory,
-    } satisfies PackJob)
-    // Another life of the stream may have begun: this epoch is not part of it.
-    if (signal.aborted) return
-    await this.#commit(epoch, result, plan ? plan.next : null)
+    const result = await buffer.write(async (directory, placed) => {
+      const packed = await packer.call<PackResult>('pack', {
+        journal: { directory: journal.directory, id: journal.id, segmentBytes: journal.segmentBytes },
+        from,
+        to,
+        place: {
+          pairingId: this.#options.pairingId,
+          streamId: Buffer.from(definition.id, 'hex'),
+          generation,
+          epoch,
+          previousTag: Buffer.from(lastTag, 'hex'),
+        },
+        secret: this.#options.secret,
+        consistentFrom: copy || held ? null : lsn(BigInt(copyEndLsn)),
+        declare: cutEpoch === 0 ? this.#declarations() : [],
+        copies: plan?.pieces ?? [],
+        ontoZeros: consistentEpoch === 0 && catchUp === null,
+        directory,
+      } satisfies PackJob)
+      // Another life of the stream may have begun: this epoch is not part of it.
+      if (signal.aborted) return undefined
+      placed(packed.parts.map(({ name }) => name))
+      await this.#commit(epoch, packed, plan ? plan.next : null)
+      return packed
+    })
+    if (!result) return
     if (result.endLsn >= to) this.#openSinceMs = null
     journal.trim(result.endLsn)
     this.#options.onCut()

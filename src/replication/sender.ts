@@ -110,7 +110,7 @@ export class Sender {
     }
     const lane = async (): Promise<void> => {
       for (let file = queue.shift(); file && !signal.aborted; file = queue.shift()) {
-        await transport.put(folder, file.name, buffer.file(file.name), { signal, onProgress })
+        await buffer.read(file.name, (path) => transport.put(folder, file.name, path, { signal, onProgress }))
         this.#noteSent(file.name)
       }
     }

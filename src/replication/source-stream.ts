@@ -13,7 +13,7 @@ import { Forecast } from './forecast.js'
 import { RecordedVolumes } from './recorded-volumes.js'
 import type { RegionOptions } from './region-keeper.js'
 import type { RunningStream } from './running-stream.js'
-import { SourceBuffer } from './source-buffer.js'
+import { type BufferMove, SourceBuffer } from './source-buffer.js'
 import { StreamHealth } from './stream-health.js'
 import { StreamRecording } from './stream-recording.js'
 import {
@@ -68,7 +68,11 @@ export class SourceStream {
     this.#hold = new EpochHold(this.#state, async () =>
       this.position.phase === 'running' ? this.#running?.journal.sync() : undefined,
     )
-    this.#buffer = new SourceBuffer(bufferDirectory, this.#state)
+    this.#buffer = new SourceBuffer({
+      home: bufferDirectory,
+      state: this.#state,
+      say: (severity, code, text) => this.#health.say(severity, code, text),
+    })
     this.#recording = new StreamRecording({
       ...options,
       volumes: new RecordedVolumes(definition.volumes, volumes),
@@ -110,8 +114,12 @@ export class SourceStream {
    *
    * @throws StorageError what kept the journal from being replayed
    */
-  start(): Promise<void> {
-    return this.#recording.start()
+  async start(): Promise<void> {
+    try {
+      await this.#recording.start()
+    } finally {
+      await this.#buffer.resumeMove()
+    }
   }
 
   /**
@@ -196,8 +204,9 @@ export class SourceStream {
    * End in order: what is journaled stays journaled and is sent after the next start. A volume that is still attached
    * (a host has it mounted) stays recorded to the last moment; the next start replays as after a crash.
    */
-  stop(): Promise<void> {
-    return this.#recording.stop()
+  async stop(): Promise<void> {
+    await this.#buffer.close()
+    await this.#recording.stop()
   }
 
   /** Stop recording and forget everything at this site; the copy at the destination stays. */
@@ -247,11 +256,26 @@ export class SourceStream {
     return this.position.phase === 'running' ? this.#drain.secondsToNothing : null
   }
 
-  get buffer(): { directory: string; usedBytes: number; limitBytes: number; fullInSeconds: number | null } {
-    const { directory, bytes: usedBytes } = this.#buffer
+  /** Replication files go to another folder, in the background; journal and region record stay where they are. */
+  moveBuffer(directory: string): Promise<void> {
+    return this.#buffer.moveTo(directory)
+  }
+
+  abortBufferMove(): Promise<void> {
+    return this.#buffer.abortMove()
+  }
+
+  get buffer(): {
+    directory: string
+    usedBytes: number
+    limitBytes: number
+    fullInSeconds: number | null
+    move: BufferMove | null
+  } {
+    const { directory, bytes: usedBytes, move } = this.#buffer
     const { phase } = this.position
     const fullInSeconds = phase === 'running' ? this.#fill.secondsToReach(this.#limitBytes) : null
-    return { directory, usedBytes, limitBytes: this.#limitBytes, fullInSeconds }
+    return { directory, usedBytes, limitBytes: this.#limitBytes, fullInSeconds, move }
   }
 
   get oldestUnsentSeconds(): number {

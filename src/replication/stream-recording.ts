@@ -194,7 +194,7 @@ export class StreamRecording {
         await this.#state.move({ phase: 'diverged', divergedReason: 'Its removal was interrupted.' })
       }
       await this.#halt(true)
-      await buffer.clear()
+      await buffer.remove()
       await StreamJournal.forget(store, definition.name, journal.directory)
       await this.regions.forget()
       await this.#state.remove()

@@ -116,6 +116,18 @@ export interface CutEpoch {
   readonly oldestMs: number
 }
 
+/** Where the source buffer lies, when it was moved or is being moved. */
+export interface BufferPlace {
+  /** New files go here. */
+  readonly directory: string
+  /** Files may still lie here; null: no move is under way. */
+  readonly leaving: string | null
+  /** The move was called off: `leaving` is where it should have gone. */
+  readonly returning: boolean
+  /** What there was to move when it began. */
+  readonly totalBytes: number
+}
+
 /** One that was recorded before holds existed lacks what they brought. */
 function completePosition(stored: Partial<StreamPosition> = {}): StreamPosition {
   const { consistentEpoch = 0, cutEpoch = 0 } = stored
@@ -207,6 +219,19 @@ export class StreamState {
   get sentLsn(): string {
     const { sentEpoch, cutEpoch, cutLsn, appliedLsn } = this.#position
     return sentEpoch === cutEpoch ? cutLsn : (this.#epochs.get(sentEpoch)?.endLsn ?? appliedLsn)
+  }
+
+  /** undefined: it is where the agent's settings put it. */
+  get bufferPlace(): BufferPlace | undefined {
+    return this.#store.get<BufferPlace>(this.#placeKey)
+  }
+
+  placeBuffer(place: BufferPlace | null): Promise<void> {
+    return place ? this.#store.put({ [this.#placeKey]: place }) : this.#store.remove([this.#placeKey])
+  }
+
+  get #placeKey(): string {
+    return `buffer/${this.#name}`
   }
 
   move(change: PositionChange): Promise<void> {

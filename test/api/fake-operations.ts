@@ -278,6 +278,12 @@ export class FakeOperations implements AgentOperations {
     return streamView(name, { policy: policy.kind ?? 'strict', waitMs: policy.waitMs ?? 30_000 })
   }
 
+  async bufferMove(stream: string, directory: string | null): Promise<StreamView> {
+    this.#called('bufferMove', stream, directory)
+    const view = streamView(stream)
+    return { ...view, buffer: { ...view.buffer, directory: directory ?? view.buffer.directory } }
+  }
+
   async streamPause(name: string): Promise<StreamView> {
     this.#called('streamPause', name)
     return streamView(name, { state: 'paused', reason: 'by an operator' })
@@ -423,6 +429,7 @@ export function streamView(name: string, over: Partial<StreamView> = {}): Stream
       limitBytes: 8 * 1024 ** 3,
       fullInSeconds: null,
       sharedDisk: null,
+      move: null,
     },
     counters: { rawBytes: 5, foldedBytes: 4, identicalBytes: 3, compressedBytes: 2, sentBytes: 1 },
     ...over,

@@ -130,6 +130,8 @@ t.test('each request reaches its operation with what was sent, and answers with 
       { policy: 'strict', wait: '5s' },
       ['streamSet', 's', { kind: 'strict', waitMs: 5000 }],
     ],
+    ['POST', '/v1/streams/s/buffer/move', { directory: '/srv/b' }, ['bufferMove', 's', '/srv/b']],
+    ['POST', '/v1/streams/s/buffer/abort', undefined, ['bufferMove', 's', null]],
     ['POST', '/v1/streams/s/pause', undefined, ['streamPause', 's']],
     ['POST', '/v1/streams/s/resume', undefined, ['streamResume', 's']],
     ['DELETE', '/v1/streams/s', undefined, ['streamRemove', 's']],

@@ -101,6 +101,13 @@ const table: readonly CommandRow[] = [
     /policy strict: when the journal is full writes wait 1 min, then fail/,
   ],
   ['stream set s --policy degrade', ['streamSet', 's', { kind: 'degrade' }], { policy: 'degrade' }, /policy degrade/],
+  [
+    'buffer move s /srv/other',
+    ['bufferMove', 's', '/srv/other'],
+    { buffer: { directory: '/srv/other', move: null } },
+    /The buffer of stream s is in/,
+  ],
+  ['buffer abort s', ['bufferMove', 's', null], { name: 's' }, /The buffer of stream s is in/],
   ['stream initialize s', ['streamInitialize', 's'], { state: 'initializing' }, /initializing: copying/],
   ['stream status s', ['streamStatus', 's'], streamView('s'), /^Oldest unsent: +1 min 15 s$/m],
   [

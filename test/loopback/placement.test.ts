@@ -71,6 +71,12 @@ t.test('a buffer on a volume of the agent is refused, through a chain of loop de
   t.ok(warned[0]!.text.includes(stream.buffer.sharedDisk!))
   t.match((await agent.runPlain('stream', 'status', 'placed')).stdout, /shares the disk/)
 
+  const again = await tree(t, device, join(folder, 'outer'))
+  const move = await agent.run('buffer', 'move', 'placed', join(folder, 'outer/deep/er'))
+  t.equal(move.errorCode, 'ON_OWN_VOLUME', 'nor can it be moved there')
+  t.equal((await agent.streamStatus('placed')).buffer.directory, stream.buffer.directory)
+  await again()
+
   const apart = `/dev/shm/tidemark-placement-${process.pid}.img`
   t.teardown(() => rmSync(apart, { force: true }))
   await agent.cli('volume', 'create', 'placed-apart', '--path', apart, '--size', '1MiB')

@@ -74,7 +74,7 @@ t.test('a part that was asked for again and applied meanwhile holds up nothing',
   const folder = scratchFolder(t, 'sender')
   mkdirSync(join(folder, 'files'))
   const state = new StreamState(new MemoryStore(), 's')
-  const buffer = new SourceBuffer(join(folder, 'files'), state)
+  const buffer = new SourceBuffer({ home: join(folder, 'files'), state })
   for (const epoch of [1, 2, 3]) {
     writeFileSync(buffer.file(`part-${epoch}`), 'data')
     await state.commitEpoch(cut(epoch), { cutEpoch: epoch })

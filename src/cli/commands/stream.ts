@@ -178,6 +178,14 @@ function bufferFacts({ buffer }: StreamView): string {
   return `${bytes(usedBytes)} of ${bytes(limitBytes)}${full}; in ${directory}${shared}`
 }
 
+function moveFacts({ buffer: { move } }: StreamView): [string, string][] {
+  if (move === null) return []
+  const { from, doneBytes, totalBytes, returning, trouble } = move
+  const done = `${bytes(doneBytes)} of ${bytes(totalBytes)} (${percent(doneBytes, totalBytes)})`
+  const waits = trouble === null ? '' : `; waits: ${trouble}`
+  return [[returning ? 'Buffer goes back' : 'Buffer moves', `${done} from ${from}${waits}`]]
+}
+
 function streamTable(streams: readonly StreamView[]): string[] {
   if (streams.length === 0)
     return ['There are no streams. Make one: tidemark stream create NAME --volume V --destination D']
@@ -224,6 +232,7 @@ function streamFacts(stream: StreamView): string[] {
     ['Waiting', bytes(stream.waitingBytes)],
     ['Caught up', caughtUp(stream)],
     ['Source buffer', bufferFacts(stream)],
+    ...moveFacts(stream),
     ['Oldest unsent', age(stream.oldestUnsentSeconds)],
     ['Rate', `${bytes(stream.bytesPerSecond)}/s`],
     ['LSN', `journal ${lsn.journal}, sent ${lsn.sent}, applied ${lsn.applied}`],
