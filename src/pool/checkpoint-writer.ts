@@ -123,7 +123,9 @@ export class CheckpointWriter {
     this.#state = 'writing'
     try {
       const before = this.#logSequence
-      await this.#writeOnce(content, content.twice ? Number.POSITIVE_INFINITY : refreshLimit)
+      // Only the second one says that the pool was closed: of one that was, nothing is half written.
+      if (content.twice) await this.#writeOnce({ ...content, clean: false }, Number.POSITIVE_INFINITY)
+      else await this.#writeOnce(content, refreshLimit)
       if (content.twice) await this.#writeOnce({ ...content, changes: [] }, Number.POSITIVE_INFINITY)
       this.#state = 'ready'
       return content.twice ? content.logSequence : before

@@ -4,6 +4,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import t from 'tap'
 import { applyOperation, type Catalog, volumeId } from '../../src/pool/catalog.js'
 import { catalogText } from '../../src/pool/catalog-codec.js'
+import { checkPool } from '../../src/pool/check.js'
 import {
   labelOffsets,
   layerId,
@@ -184,6 +185,29 @@ function mixPages(file: string, before: Buffer, step: CheckpointStep, random: Ra
   }
   writeFileSync(file, after)
 }
+
+t.test('a pool that dies between the two checkpoints of its closing is not damaged', async (t) => {
+  for (const cutAt of steps) {
+    const rig = await PoolRig.create(t)
+    let checkpoints = 0
+    const store = await rig.open({
+      lock: true,
+      onStep: (step) => {
+        if (step === 'unit-pages') checkpoints += 1
+        if (checkpoints === 2 && step === cutAt) throw new Error('cut')
+      },
+    })
+    const content = contentOf(store, { changes: [wholeChange(3, 1, [7])], logSequence: logSequence(5) })
+    await t.rejects(store.checkpoint({ ...content, clean: true, twice: true }), /cut/)
+    await store.close()
+    const { findings } = await checkPool(rig.paths)
+    t.same(
+      findings.filter(({ text }) => /damaged/.test(text)),
+      [],
+      `at ${cutAt}`,
+    )
+  }
+})
 
 t.test('a torn superblock costs the checkpoint it stood for, and nothing else', async (t) => {
   const rig = await PoolRig.create(t)
