@@ -51,5 +51,10 @@ export function connectionFault(error: unknown, op: string, object: string, pass
   if (error instanceof StorageError) return error
   const text = cleanReply(error instanceof Error ? error.message : String(error), password)
   const code = nonsense.test(text) ? 'PROTOCOL_ERROR' : /^Timeout/.test(text) ? 'LINK_TIMEOUT' : networkFault(error)
-  return transferFault(code, op, object, text)
+  return transferFault(code === 'TLS_FAILED' && isBrokenOff(error, op) ? 'LINK_DOWN' : code, op, object, text)
+}
+
+/** TLS stood, and broke: a server that dies writes its last words in clear text behind it. The library names the socket. */
+function isBrokenOff(error: unknown, op: string): boolean {
+  return op !== 'connect' && error instanceof Error && error.message.endsWith('(control socket)')
 }
