@@ -12,14 +12,14 @@ import {
   type UnitIndex,
   unitsPerMapPage,
 } from './geometry.js'
-import { encodeSuperblock, slotOfCheckpoint } from './superblock.js'
+import { encodeSuperblock, type Superblock, slotOfCheckpoint } from './superblock.js'
 import { mapPageCount, mapPageOffset, mapPlace, other, type Tree, unitPageOffset } from './tree-reader.js'
 import { encodeMapPage, type MapPagePlace, type UnitMap } from './unit-map.js'
 import { applyChange, encodeUnitPage, pageCrcOf, type UnitChange, usedSlots } from './unit-page.js'
 import { readUnitPages } from './unit-page-reader.js'
 
 /** Where a checkpoint may be cut short: before each of these. */
-export type CheckpointStep = 'unit-pages' | 'unit-map' | 'catalog' | 'sync' | 'superblock' | 'done'
+export type CheckpointStep = 'reopen' | 'unit-pages' | 'unit-map' | 'catalog' | 'sync' | 'superblock' | 'done'
 
 export interface CheckpointContent {
   /** As of `logSequence`, as all the rest; not changed until the checkpoint is written. */
@@ -48,6 +48,8 @@ const refreshLimit = 8192
  * Writes checkpoints, each into the copies that the one before does not name, so that one that is cut short changed
  * nothing.
  *
+ * 0. Of a pool that was closed the superblock says that it is open again, durably: what 1 leaves half written over older
+ *    copies would be called damage in a closed pool. One sector of it changes, so that it is never torn.
  * 1. Unit pages, then pages of the unit map, then the catalog, into copies that the last checkpoint does not name.
  * 2. Every device is synced. Without this 3 could name pages that are not there after a power cut.
  * 3. The superblock is written through, over the one before the last.
@@ -66,6 +68,8 @@ export class CheckpointWriter {
   readonly #directory: MapDirectory
   #sequence: number
   #logSequence: LogSequence
+  /** The pool is closed as yet. */
+  #closedWith: Superblock | undefined
   /** Units whose second page is older, as the unit map says. */
   readonly #olderUnits = new Set<UnitIndex>()
   #state: 'ready' | 'writing' | 'failed' = 'ready'
@@ -87,6 +91,7 @@ export class CheckpointWriter {
     this.#directory = tree.directory
     this.#sequence = tree.superblock.sequence
     this.#logSequence = tree.superblock.logSequence
+    if (tree.superblock.clean) this.#closedWith = tree.superblock
     this.#units.older.forEach((older, index) => {
       if (older) this.#olderUnits.add(index as UnitIndex)
     })
@@ -123,6 +128,7 @@ export class CheckpointWriter {
     this.#state = 'writing'
     try {
       const before = this.#logSequence
+      if (this.#closedWith) await this.#reopen(this.#closedWith)
       // Only the second one says that the pool was closed: of one that was, nothing is half written.
       if (content.twice) await this.#writeOnce({ ...content, clean: false }, Number.POSITIVE_INFINITY)
       else await this.#writeOnce(content, refreshLimit)
@@ -148,6 +154,20 @@ export class CheckpointWriter {
     })
   }
 
+  async #reopen(closedWith: Superblock): Promise<void> {
+    this.#onStep('reopen')
+    await this.#writeSuperblock({ ...closedWith, bootId: this.#bootId, clean: false })
+    this.#closedWith = undefined
+  }
+
+  async #writeSuperblock(superblock: Superblock): Promise<void> {
+    await this.#devices[0]!.write(
+      superblockOffsets[slotOfCheckpoint(superblock.sequence)],
+      encodeSuperblock(superblock),
+    )
+    await this.#devices[0]!.sync()
+  }
+
   async #writeOnce(content: CheckpointContent, refreshes: number): Promise<void> {
     const sequence = this.#sequence + 1
     this.#onStep('unit-pages')
@@ -163,7 +183,7 @@ export class CheckpointWriter {
     this.#onStep('sync')
     for (const device of this.#devices) await device.sync()
     this.#onStep('superblock')
-    const superblock = encodeSuperblock({
+    await this.#writeSuperblock({
       poolId: this.#poolId,
       sequence,
       logSequence: content.logSequence,
@@ -173,8 +193,6 @@ export class CheckpointWriter {
       catalogCrc: pageCrcOf(catalog),
       catalogLength: catalog.length,
     })
-    await this.#devices[0]!.write(superblockOffsets[slotOfCheckpoint(sequence)], superblock)
-    await this.#devices[0]!.sync()
     this.#sequence = sequence
     this.#logSequence = content.logSequence
     this.#onStep('done')

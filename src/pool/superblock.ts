@@ -38,7 +38,7 @@ export interface Superblock {
   readonly logSequence: LogSequence
   /** Of the machine that wrote it: another one now means a power cut, or another machine. */
   readonly bootId: Buffer
-  /** The pool was closed with this checkpoint. */
+  /** The pool was closed with this checkpoint, and nothing was written since. */
   readonly clean: boolean
   readonly devices: number
   readonly catalogCrc: number
