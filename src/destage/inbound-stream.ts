@@ -152,7 +152,11 @@ export class InboundStream {
     const plan = planSequence(this.position, this.#candidates(), this.#limits)
     for (const part of plan.obsolete) await this.#intake.drop(part)
     this.#noteMissing(plan.missing)
-    if (plan.apply.length === 0) return taken > 0
+    if (plan.apply.length === 0) {
+      // Images are open and arrivals were taken in: what was in the way is not any more.
+      this.#noteOver()
+      return taken > 0
+    }
     try {
       await this.#boundary.run(async () => {
         // Removed meanwhile, with what had arrived.
@@ -347,7 +351,7 @@ export class InboundStream {
   }
 
   #noteOver(): void {
-    if (this.#obstacle) this.#say('info', 'DESTAGE_RESUMED', 'epochs are applied again')
+    if (this.#obstacle) this.#say('info', 'DESTAGE_RESUMED', 'nothing is in the way of epochs any more')
     this.#obstacle = null
   }
 

@@ -157,20 +157,30 @@ t.test('what is removed while its pool is away goes when the pool is back', asyn
   t.same(names(), [])
 })
 
-t.test('a stream that arrives in a pool survives restarts and a new generation', async (t) => {
-  let pool: FakeThinPool
+/** An arriving stream whose images lie in a pool that may be away. */
+function rigOnPool(t: Test) {
   const volumes = fakeThinVolumes()
+  let pool: FakeThinPool | undefined
+  let isAway = false
   const rig = new InboundRig(t, (folder) => {
-    pool = new FakeThinPool(folder)
-    const volume = (open: typeof pool, name: string) => volumes.get(open, name)
+    const made = new FakeThinPool(folder)
+    pool = made
     return new PoolImages({
       poolName: 'p',
-      pool: () => pool,
-      volume: volume as never,
+      pool: () => (isAway ? undefined : made),
+      volume: (open, name) => volumes.get(open, name),
       forget: () => {},
       isTaken: () => false,
     })
   })
+  const setAway = (away: boolean): void => {
+    isAway = away
+  }
+  return { rig, pool: () => pool!, setAway }
+}
+
+t.test('a stream that arrives in a pool survives restarts and a new generation', async (t) => {
+  const { rig, pool } = rigOnPool(t)
   const epochs = rig.chain(4)
   for (const [at, { name, bytes }] of epochs.entries()) {
     rig.start()
@@ -179,10 +189,25 @@ t.test('a stream that arrives in a pool survives restarts and a new generation',
     await rig.stop()
     await rig.images.close()
   }
-  t.equal(readFileSync(pool!.file('st.v'))[0], 4)
+  t.equal(readFileSync(pool().file('st.v'))[0], 4)
   const fresh = rig.epoch(1, Buffer.alloc(16), 50, { generation: 2 })
   rig.deliver(fresh.name, fresh.bytes)
   rig.start()
   await rig.until(() => rig.stream.position.generation === 2 && rig.stream.position.consistent)
-  t.equal(readFileSync(pool!.file('st.v'))[0], 50)
+  t.equal(readFileSync(pool().file('st.v'))[0], 50)
+})
+
+t.test('a pool that was away is no reason any more when it is back, also when nothing arrives', async (t) => {
+  const { rig, setAway } = rigOnPool(t)
+  const [one] = rig.chain(1)
+  rig.start()
+  rig.deliver(one!.name, one!.bytes)
+  await rig.applied(1)
+  setAway(true)
+  await rig.until(() => rig.acknowledgement()?.state === 'stalled')
+  t.match(rig.stream.status(), { state: 'stalled', reason: /POOL_MISSING/ })
+  setAway(false)
+  await rig.until(() => rig.acknowledgement()?.state === 'consistent')
+  t.match(rig.stream.status(), { state: 'consistent', reason: /epoch 1/ })
+  t.equal(rig.told('DESTAGE_RESUMED').length, 1)
 })
