@@ -15,7 +15,7 @@ const destination = await Agent.start(t, folder, 'destination')
 
 const servers: [string, (root: string) => Promise<FtpServer>][] = [
   ['vsftpd', (root) => startVsftpd({ root })],
-  ['vsftpd-tls', (root) => startVsftpd({ root, tls: true })],
+  ['vsftpd-tls', (root) => startVsftpd({ root, tls: 'explicit' })],
   ['proftpd', (root) => startProftpd({ root })],
 ]
 for (const [name, startServer] of servers) {

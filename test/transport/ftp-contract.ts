@@ -25,9 +25,11 @@ export async function ftpContract(
     const id = randomBytes(16)
     const endpoint = parseFtpUrl(server.url)
     return {
-      open: (proxy) => ftpTransport({ ...endpoint, port: proxy?.port ?? server.port }, id),
+      open: (proxy) => ftpTransport({ ...endpoint, ...(proxy && { host: '127.0.0.1', port: proxy.port }) }, id),
       arrivals: path.join(server.inbox, id.toString('hex')),
-      ...(endpoint.tls === 'none' && { proxy: () => startCuttingProxy({ targetPort: server.port, ftpData: true }) }),
+      ...(endpoint.tls === 'none' && {
+        proxy: () => startCuttingProxy({ targetHost: endpoint.host, targetPort: server.port, ftpData: true }),
+      }),
       // vsftpd ends a TLS session at an empty upload, whatever the client.
       ...(endpoint.tls !== 'none' && { emptyFiles: false }),
       restart: server,
@@ -55,12 +57,19 @@ export async function ftpContract(
     t.match(await faultOf({ host: 'no-such-host.invalid' }), { code: 'HOST_NOT_FOUND', retry: 'later' })
     if (good.tls === 'none') {
       t.match(await faultOf({ tls: 'explicit' }), { code: 'TLS_FAILED' })
-      const proxy = await startCuttingProxy({ targetPort: server.port })
+      const proxy = await startCuttingProxy({ targetHost: good.host, targetPort: server.port })
       t.teardown(() => proxy.close())
       proxy.blackHole()
-      t.match(await faultOf({ port: proxy.port }, { idleMs: 300 }), { code: 'LINK_TIMEOUT', retry: 'later' })
-    } else {
+      t.match(await faultOf({ host: '127.0.0.1', port: proxy.port }, { idleMs: 300 }), {
+        code: 'LINK_TIMEOUT',
+        retry: 'later',
+      })
+    } else if (good.tls === 'explicit') {
       t.match(await faultOf({ tls: 'none' }), { code: 'LOGIN_DENIED' })
+    } else {
+      // Each side waits for the other to begin.
+      t.match(await faultOf({ tls: 'none' }, { idleMs: 300 }), { code: 'LINK_TIMEOUT', retry: 'later' })
+      t.match(await faultOf({ tls: 'explicit' }, { idleMs: 300 }), { code: 'LINK_TIMEOUT', retry: 'later' })
     }
   })
 

@@ -9,14 +9,16 @@ import { startCuttingProxy } from '../fixtures/cutting-proxy.js'
 import { startVsftpd } from '../fixtures/ftp-servers/vsftpd.js'
 import { ftpContract } from './ftp-contract.js'
 
-await ftpContract('ftp with explicit TLS on vsftpd', (options) => startVsftpd({ ...options, tls: true }))
+for (const tls of ['explicit', 'implicit'] as const) {
+  await ftpContract(`ftp with ${tls} TLS on vsftpd`, (options) => startVsftpd({ ...options, tls }))
+}
 
 t.test(
   'a server that dies with a word in clear text is a lost connection, not a certificate that is wrong',
   async (t) => {
     const root = path.join(t.testdir(), 'ftp')
     await mkdir(root)
-    const server = await startVsftpd({ root, tls: true })
+    const server = await startVsftpd({ root, tls: 'explicit' })
     t.teardown(() => server.stop())
     const proxy = await startCuttingProxy({ targetPort: server.port })
     t.teardown(() => proxy.close())
@@ -27,7 +29,7 @@ t.test(
     const content = randomBytes(8 * MiB)
     await writeFile(local, content)
     const folder = 'ab'.repeat(16)
-  let isDead = false
+    let isDead = false
     const onProgress = (): void => {
       if (!isDead) proxy.lastWords('500 OOPS: child died\r\n')
       isDead = true
