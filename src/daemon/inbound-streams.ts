@@ -10,7 +10,7 @@ import type { Images } from '../destage/images.js'
 import { listInbound } from '../destage/inbound-state.js'
 import { InboundStream } from '../destage/inbound-stream.js'
 import { Inbox } from '../destage/inbox.js'
-import { PoolImages } from '../destage/pool-images.js'
+import { incomingName, PoolImages } from '../destage/pool-images.js'
 import { StreamImages } from '../destage/stream-images.js'
 import type { ThinPool } from '../pool/thin-pool.js'
 import { deriveStreamSecret } from '../replication-file/keys.js'
@@ -90,6 +90,13 @@ export class InboundStreams {
     const begun = this.#known().filter(({ stream: { position } }) => position.generation > 0 && !position.removed)
     const views = begun.map(({ stream, images }) => view(stream, images))
     return views.sort((a, b) => a.stream.localeCompare(b.stream))
+  }
+
+  /** The volume is the incomplete one of a stream. */
+  isMaking(volumeName: string): boolean {
+    return this.#known().some(({ stream }) =>
+      stream.position.volumes.some(({ thin }) => thin && incomingName(thin.volume) === volumeName),
+    )
   }
 
   /** By name; by id where two sources use one name. */

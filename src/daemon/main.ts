@@ -116,7 +116,10 @@ export async function runAgent(options: AgentOptions): Promise<void> {
     onClose: (pool, names) => volumes.forgetPool(pool, names),
   })
   const thinVolumes = new ThinVolumes(frontEnd)
-  const volumes = new Volumes({ store, paths, pools, thin: thinVolumes })
+  const volumes: Volumes = new Volumes({
+    ...{ store, paths, pools, thin: thinVolumes },
+    isIncoming: (name) => inbound.isMaking(name),
+  })
   const destinations = new Destinations(secrets('destinations'))
   const streams: Streams = new Streams({ store, intercept, config, volumes, destinations, placement, packer, report })
   const inbound = new InboundStreams({

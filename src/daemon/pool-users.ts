@@ -1,3 +1,4 @@
+import { incomingName } from '../destage/pool-images.js'
 import type { ThinPool } from '../pool/thin-pool.js'
 import type { ImageCopies } from '../volume/image-copies.js'
 import type { ThinVolumes } from '../volume/thin-volumes.js'
@@ -40,6 +41,12 @@ export function streamUsing(
   if (records !== undefined) return `The stream ${records} records ${volume}.`
   // What an operator made under the name of an arriving volume is his.
   if (pool?.volume(volume).role !== 'inbound') return undefined
-  const brings = inbound.list().find(({ volumes }) => volumes.some((arriving) => arriving.volume === volume))
+  const brings = inbound
+    .list()
+    .find(({ volumes }) =>
+      volumes.some(
+        (arriving) => arriving.volume !== null && [arriving.volume, incomingName(arriving.volume)].includes(volume),
+      ),
+    )
   return brings && `${volume} arrives with the stream ${brings.stream}, as long as this agent runs.`
 }

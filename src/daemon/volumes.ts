@@ -14,6 +14,8 @@ export interface VolumesOptions {
   readonly paths: PathVolumes
   readonly pools: Pools
   readonly thin: ThinVolumes
+  /** A stream that arrives here is making this one, under a name that no operator can give. */
+  readonly isIncoming: (name: string) => boolean
 }
 
 /** How a volume or snapshot is to be attached by an agent that starts. */
@@ -82,9 +84,9 @@ export class Volumes {
 
   /** Without snapshots. */
   all(): HostVolume[] {
-    const { paths, pools, thin } = this.#options
-    // A name that no operator can give is that of an arriving volume that is not complete yet.
-    const shown = (pool: ThinPool) => pool.volumes().filter(({ name }) => isName(name))
+    const { paths, pools, thin, isIncoming } = this.#options
+    // What came with a pool and is nobody's is shown, so that it can be removed.
+    const shown = (pool: ThinPool) => pool.volumes().filter(({ name }) => isName(name) || !isIncoming(name))
     const inPools = pools.all().flatMap((pool) => shown(pool).map(({ name }) => thin.get(pool, name)))
     return [...paths.all(), ...inPools].sort((a, b) => a.name.localeCompare(b.name))
   }
@@ -223,6 +225,9 @@ export class Volumes {
   #state(volume: HostVolume): Pick<VolumeView, 'state' | 'reason'> {
     const failure = volume.lost ?? this.#failures.get(volume.name)
     if (failure !== undefined) return { state: 'failed', reason: failure }
+    if (!isName(volume.name.split('@')[0]!)) {
+      return { state: 'detached', reason: 'incomplete: the stream that brought it does not arrive here' }
+    }
     return volume.device === null
       ? { state: 'detached', reason: 'not attached' }
       : { state: 'attached', reason: 'serves its host' }

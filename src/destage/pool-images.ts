@@ -167,7 +167,7 @@ export class PoolImages implements Images {
 }
 
 /** No operator can give a name with a dot in front: what is incomplete is attached by nobody. */
-function incomingName(name: string): string {
+export function incomingName(name: string): string {
   return `.${name}.incoming`
 }
 

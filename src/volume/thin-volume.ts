@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { isName } from '../block/names.js'
 import { StorageError } from '../block/storage-error.js'
 import type { OpenThinVolume, ThinPool, ThinVolumeFacts } from '../pool/thin-pool.js'
 import { FrontEnd, type FrontEndOptions, type OpenedVolume } from './front-end.js'
@@ -80,6 +81,13 @@ export class ThinVolume extends FrontEnd {
   }
 
   override checkUsable(): void {
+    if (!isName(this.volume)) {
+      throw new StorageError('IMAGE_INCOMPLETE', {
+        op: 'volume',
+        object: this.name,
+        hint: `The stream that brought it never completed it. To have its space back: tidemark volume remove ${this.name} --yes`,
+      })
+    }
     if (this.snapshot !== null || this.facts.image?.complete !== false) return
     throw new StorageError('IMAGE_INCOMPLETE', {
       op: 'volume',

@@ -50,7 +50,8 @@ async function agent(test: Parameters<typeof scratchFolder>[0]) {
   })
   await pools.create({ name: 'p', devices: [{ path: join(folder, 'p'), kind: 'file', sizeBytes: MiB }] })
   const thin = new ThinVolumes(frontEnd)
-  const volumes = new Volumes({ store, paths, pools, thin })
+  const incoming = new Set<string>()
+  const volumes = new Volumes({ store, paths, pools, thin, isIncoming: (name) => incoming.has(name) })
   const progress = new Map<string, { doneBytes: number; totalBytes: number }>()
   const images = {
     create: async (...given: unknown[]) => copies.push(['create', ...given.slice(1)]),
@@ -71,7 +72,7 @@ async function agent(test: Parameters<typeof scratchFolder>[0]) {
   })
   await operations.createVolume('db', 'p', 4 * MiB)
   const pool = pools.get('p') as FakePool
-  return { operations, volumes, pool, streams, boundaries, copies, progress, store, paths, folder, told }
+  return { operations, volumes, pool, streams, incoming, boundaries, copies, progress, store, paths, folder, told }
 }
 
 t.test('a volume is made in a pool that is there, under a name nobody has, in whole sectors', async (t) => {
@@ -137,7 +138,26 @@ t.test('what operators made under the name of an arriving volume is not a copy o
   const using = (name: string) => streamUsing(name, pool, { ofVolume: () => undefined }, inbound)
   t.match(using('gold.data'), /arrives with the stream gold/)
   t.equal(using('db'), undefined, 'and the stream does not keep its operator from it')
+  await pool.createVolume('.gold.data.incoming', MiB, 'inbound')
+  t.match(using('.gold.data.incoming'), /arrives with the stream gold/)
 })
+
+t.test(
+  'what a stream that does not arrive here left incomplete is shown, not attached, and can be removed',
+  async (t) => {
+    const { operations, volumes, pool, incoming } = await agent(t)
+    for (const name of ['.gold.data.incoming', '.tin.data.incoming']) await pool.createVolume(name, MiB, 'inbound')
+    incoming.add('.gold.data.incoming')
+    const shown = (): string[] => volumes.all().map(({ name }) => name)
+    t.same(shown(), ['.tin.data.incoming', 'db'], "one that is being made is its stream's business")
+    const left = volumes.get('.tin.data.incoming')
+    t.match(volumes.view(left, null, null), { state: 'detached', reason: /incomplete/, role: 'inbound' })
+    const refused = { code: 'IMAGE_INCOMPLETE', hint: /volume remove \.tin\.data\.incoming --yes/ }
+    await t.rejects(volumes.attach(left, true), refused)
+    await operations.removeVolume('.tin.data.incoming', true)
+    t.same(shown(), ['db'])
+  },
+)
 
 t.test('hidden snapshots keep nobody from removing a volume, and are named to nobody', async (t) => {
   const { operations, volumes, pool } = await agent(t)
@@ -164,8 +184,9 @@ t.test('a volume grows; it shrinks only when told to, and never in a stream', as
 })
 
 t.test('a snapshot of an arriving volume is taken between two epochs; rolling that back is refused', async (t) => {
-  const { operations, volumes, pool, boundaries } = await agent(t)
+  const { operations, volumes, pool, boundaries, incoming } = await agent(t)
   await pool.createVolume('gold.data', MiB, 'inbound')
+  incoming.add('.gold.data.incoming')
   await pool.createVolume('.gold.data.incoming', MiB, 'inbound')
   const made = await operations.createSnapshot('gold.data', 'monday')
   t.match(volumes.snapshotView(made), { volume: 'gold.data', name: 'monday', pool: 'p', state: 'detached' })
