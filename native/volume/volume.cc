@@ -151,9 +151,10 @@ Result<bool> Volume::takeOver(const std::string& mountPoint, bool readOnly) {
       // It asks the file, so that must be served.
       Result<bool> bound = loop_->isBound();
       if (bound && *bound) {
-        // An earlier agent may have ended after the volume had grown and before hosts saw it. They see it with the next
-        // change of the size otherwise.
-        if (facts.sizeBytes < sizeBytes() && session_->resize(sizeBytes())) (void)loop_->followFile();
+        // An earlier agent may have ended after the volume, or its file too, had grown and before hosts saw it. They
+        // see it with the next change of the size otherwise.
+        const bool asLarge = facts.sizeBytes == sizeBytes() || session_->resize(sizeBytes());
+        if (asLarge) (void)loop_->followFile();
         return true;
       }
       session_->abort();

@@ -58,15 +58,16 @@ export class Pairings {
   }
 
   async open(): Promise<void> {
-    const own = await this.#options.ownSecrets.readAll()
-    const stored = own.get('certificate.json')
-    this.#certificate = stored === undefined ? await this.#makeCertificate() : (JSON.parse(stored) as Certificate)
+    const stored = (await this.#options.ownSecrets.readAll()).get('certificate.json')
+    if (stored !== undefined) this.#certificate = JSON.parse(stored) as Certificate
     for (const text of (await this.#options.pairingSecrets.readAll()).values()) {
       const { pairing, inbox } = JSON.parse(text) as StoredPairing
       this.#admit(parsePairing(pairing), inbox)
     }
     const listen = this.#options.listen ?? this.#options.store.get<string>(listenKey)
-    if (listen !== undefined) this.#opening = this.#listenWhenPossible(parseAddress(listen))
+    if (listen === undefined) return
+    await this.#ownCertificate()
+    this.#opening = this.#listenWhenPossible(parseAddress(listen))
   }
 
   /** An address that is not there yet at boot, or a port still taken, must not keep volumes from their hosts. */
@@ -119,7 +120,7 @@ export class Pairings {
     }
     const wanted = request.listen ?? this.listening ?? `${reachableHost()}:${defaultPort}`
     const address = await this.#listen(parseAddress(wanted))
-    const fingerprint = fingerprintOf(this.#certificate!.cert)
+    const fingerprint = fingerprintOf((await this.#ownCertificate()).cert)
     return { endpoint: { kind: 'https', ...address, fingerprint }, root: this.#options.inboxDirectory }
   }
 
@@ -145,7 +146,7 @@ export class Pairings {
       // A name stands for whatever address others find under it: listen on all of them.
       host: isIP(wanted.host) ? wanted.host : '::',
       port: wanted.port,
-      certificate: this.#certificate!,
+      certificate: await this.#ownCertificate(),
       inbox: inboxDirectory,
       authorize: (pairingId) => this.#tokens.get(pairingId),
       onArrival: (pairingId, folder) => inbound.arrived(pairingId, folder),
@@ -156,9 +157,12 @@ export class Pairings {
     return this.#address
   }
 
-  async #makeCertificate(): Promise<Certificate> {
+  /** Made when an agent is first to listen, and its own from then on: most sources never are. */
+  async #ownCertificate(): Promise<Certificate> {
+    if (this.#certificate) return this.#certificate
     const certificate = await makeCertificate()
     await this.#options.ownSecrets.write('certificate.json', JSON.stringify(certificate))
+    this.#certificate = certificate
     return certificate
   }
 }

@@ -1,4 +1,5 @@
-import { DataType, isNullPointer, type JsExternal, load, open } from 'ffi-rs'
+import { createRequire } from 'node:module'
+import type { JsExternal } from 'ffi-rs'
 import { StorageError } from '../block/storage-error.js'
 
 /** What lies on a block device or in a file. At least one of type and partitionTable, unless several claim it. */
@@ -22,13 +23,18 @@ const superblockFlags = (1 << 1) | (1 << 3) | (1 << 5)
 const nothing = 1
 const ambivalent = -2
 
-let opened = false
+type ForeignFunctions = typeof import('ffi-rs')
 
-function openLibraries(): void {
-  if (opened) return
-  open({ library, path: 'libblkid.so.1' })
-  open({ library: libc, path: 'libc.so.6' })
-  opened = true
+let opened: ForeignFunctions | undefined
+
+/** Loaded with the first probe: to load it takes as long as a quarter of an agent's start, which rarely probes. */
+function foreign(): ForeignFunctions {
+  if (opened) return opened
+  const loaded = createRequire(import.meta.url)('ffi-rs') as ForeignFunctions
+  loaded.open({ library, path: 'libblkid.so.1' })
+  loaded.open({ library: libc, path: 'libc.so.6' })
+  opened = loaded
+  return loaded
 }
 
 /**
@@ -37,11 +43,13 @@ function openLibraries(): void {
  * @throws StorageError PROBE_FAILED when it cannot be read; then nothing may be assumed about it
  */
 export function probe(path: string): Content | undefined {
+  let ffi: ForeignFunctions
   try {
-    openLibraries()
+    ffi = foreign()
   } catch (cause) {
     throw failed(path, 'Install libblkid: apt-get install -y libblkid1', cause)
   }
+  const { DataType, isNullPointer, load } = ffi
   const handle = load({
     library,
     funcName: 'blkid_new_probe_from_filename',
@@ -91,6 +99,7 @@ function content(handle: JsExternal): Content | undefined {
 }
 
 function number(handle: JsExternal, funcName: string, ...given: number[]): number {
+  const { DataType, load } = foreign()
   return load({
     library,
     funcName,
@@ -102,6 +111,7 @@ function number(handle: JsExternal, funcName: string, ...given: number[]): numbe
 
 /** A string the probe found. libblkid answers with a pointer into its own memory: copied before the probe is freed. */
 function value(handle: JsExternal, name: string): string | undefined {
+  const { DataType, load } = foreign()
   const pointer = Buffer.alloc(8)
   const length = Buffer.alloc(8)
   const found = load({
