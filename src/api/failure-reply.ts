@@ -38,7 +38,7 @@ export function failureReply(error: unknown, op: string): FailureReply {
   }
   const status = frameworkStatus(error)
   if (status !== undefined) {
-    const refusal = badRequest(op, 'request', frameworkReason(status))
+    const refusal = badRequest(op, 'request', frameworkReason(error, status))
     return { status, body: { error: refusal.toJSON() }, unexpected: false }
   }
   const internal = new StorageError('INTERNAL', {
@@ -62,8 +62,23 @@ function frameworkStatus(error: unknown): number | undefined {
   return ours && error.statusCode >= 400 && error.statusCode < 500 ? error.statusCode : undefined
 }
 
-function frameworkReason(status: number): string {
+interface ValidationFault {
+  readonly instancePath?: string
+  readonly message?: string
+  readonly params?: { readonly additionalProperty?: unknown }
+}
+
+function frameworkReason(error: unknown, status: number): string {
   if (status === 413) return 'the body is larger than 1 MiB'
   if (status === 415) return 'the body is not application/json'
-  return 'the request is malformed'
+  const { validation, validationContext } = error as {
+    validation?: readonly ValidationFault[]
+    validationContext?: string
+  }
+  const fault = validation?.[0]
+  if (!fault) return 'the request is malformed'
+  const where = `${validationContext ?? 'request'}${fault.instancePath ?? ''}`
+  const unknown = fault.params?.additionalProperty
+  if (unknown !== undefined) return `${where} has the unknown field ${JSON.stringify(String(unknown).slice(0, 80))}`
+  return `${where} ${fault.message ?? 'is wrong'}`
 }

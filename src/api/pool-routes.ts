@@ -2,8 +2,8 @@ import { checkName } from '../block/names.js'
 import { parseSize } from '../block/size.js'
 import type { PoolDevice } from './agent-operations.js'
 import { changed, create, emptied, named, type Route, read } from './route.js'
+import type { Static } from './schemas.js'
 import * as schemas from './schemas.js'
-import type { Static } from './shape.js'
 
 export const poolRoutes: readonly Route[] = [
   read('/v1/pools', schemas.listOf(schemas.poolView), (operations) => operations.poolList()),

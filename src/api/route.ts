@@ -1,16 +1,16 @@
 import { checkName } from '../block/names.js'
 import type { AgentOperations } from './agent-operations.js'
+import type { Static, TSchema } from './schemas.js'
 import * as schemas from './schemas.js'
-import type { AnyShape, Static } from './shape.js'
 
 /** One request the agent answers. */
 export interface Route {
   readonly method: 'GET' | 'POST' | 'DELETE'
   readonly url: string
-  readonly params?: AnyShape
-  readonly query: AnyShape
-  readonly body?: AnyShape
-  readonly response: AnyShape
+  readonly params?: TSchema
+  readonly query: TSchema
+  readonly body?: TSchema
+  readonly response: TSchema
   readonly handle: (operations: AgentOperations, request: RouteRequest) => Promise<unknown>
 }
 
@@ -23,15 +23,15 @@ export interface RouteRequest {
 
 export const read = (
   url: string,
-  response: AnyShape,
+  response: TSchema,
   handle: (operations: AgentOperations) => Promise<unknown>,
 ): Route => ({ method: 'GET', url, query: schemas.noQuery, response, handle })
 
 /** A route about one object: its name is checked before anything is done with it. */
-export const named = <Q extends AnyShape = typeof schemas.noQuery>(
+export const named = <Q extends TSchema = typeof schemas.noQuery>(
   method: Route['method'],
   url: string,
-  response: AnyShape,
+  response: TSchema,
   handle: (operations: AgentOperations, name: string, query: Static<Q>) => Promise<unknown>,
   query?: Q,
 ): Route => ({
@@ -43,10 +43,10 @@ export const named = <Q extends AnyShape = typeof schemas.noQuery>(
   handle: (operations, request) => handle(operations, nameOf(url, request), request.query as Static<Q>),
 })
 
-export const create = <S extends AnyShape>(
+export const create = <S extends TSchema>(
   url: string,
   body: S,
-  response: AnyShape,
+  response: TSchema,
   handle: (operations: AgentOperations, body: Static<S>) => Promise<unknown>,
 ): Route => ({
   method: 'POST',
@@ -58,10 +58,10 @@ export const create = <S extends AnyShape>(
 })
 
 /** An action on one object that takes a body. */
-export const changed = <S extends AnyShape>(
+export const changed = <S extends TSchema>(
   url: string,
   body: S,
-  response: AnyShape,
+  response: TSchema,
   handle: (operations: AgentOperations, name: string, body: Static<S>) => Promise<unknown>,
 ): Route => ({
   method: 'POST',

@@ -5,8 +5,8 @@ import type { CreatePairing, StreamPolicyChange } from './agent-operations.js'
 import { badRequest } from './failure-reply.js'
 import { poolRoutes } from './pool-routes.js'
 import { changed, create, emptied, named, type Route, read } from './route.js'
+import type { Static } from './schemas.js'
 import * as schemas from './schemas.js'
-import type { Static } from './shape.js'
 import { volumeRoutes } from './volume-routes.js'
 
 /** One call of streamWait never holds a connection longer. */

@@ -1,4 +1,5 @@
-/** The shape of every body, parameter and response. */
+/** The shape of every body, parameter and response. Strict: nothing is coerced and unknown fields are refused. */
+import { type Static, type TObject, type TSchema, Type } from 'typebox'
 import type {
   AgentEvent,
   AgentView,
@@ -14,135 +15,135 @@ import type {
   StreamView,
   VolumeView,
 } from './agent-operations.js'
-import {
-  boolean,
-  either,
-  integer,
-  list,
-  number,
-  object,
-  oneOf,
-  optional,
-  orNull,
-  positiveInteger,
-  type Shape,
-  type Static,
-  string,
-} from './shape.js'
 
+export type { Static, TSchema }
+
+const strict = { additionalProperties: false } as const
 /** Checked for its letters by checkName, which explains better than a pattern does. */
-const name = string({ min: 1, max: 4096 })
-const absolutePath = string({ max: 4095, pattern: /^\/[^\0]*$/u })
-const noControls = /^\P{Cc}+$/u
-const printable = (max: number) => string({ max, pattern: noControls })
-const digits = string({ pattern: /^[0-9]{1,15}$/ })
+const name = Type.String({ minLength: 1, maxLength: 4096 })
+const absolutePath = Type.String({ maxLength: 4095, pattern: '^/[^\\u0000]*$' })
+const printable = (maxLength: number) => Type.String({ maxLength, pattern: '^[^\\u0000-\\u001f\\u007f]+$' })
+const digits = Type.String({ pattern: '^[0-9]{1,15}$' })
 /** A quantity as a number, or as people write it (`1GiB`, `1s`). */
-const quantity = either(positiveInteger, printable(40))
+const quantity = Type.Union([Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER }), printable(40)])
 
-const yesOrNo = optional(oneOf(['true', 'false']))
+const yesOrNo = Type.Optional(Type.Enum(['true', 'false']))
 
-export const nameParams = object({ name })
-export const snapshotParams = object({ name, snapshot: name })
-export const attachQuery = object({ readOnly: yesOrNo })
-export const yesQuery = object({ yes: yesOrNo })
-export const checkQuery = object({ repair: yesOrNo })
-export const diffQuery = object({ from: name, to: optional(name), after: optional(digits) })
-export const noQuery = object({})
-export const waitQuery = object({ epoch: digits, timeoutMs: optional(digits) })
-export const eventsQuery = object({ after: optional(digits), follow: yesOrNo })
+export const nameParams = Type.Object({ name }, strict)
+export const snapshotParams = Type.Object({ name, snapshot: name }, strict)
+export const attachQuery = Type.Object({ readOnly: yesOrNo }, strict)
+export const yesQuery = Type.Object({ yes: yesOrNo }, strict)
+export const checkQuery = Type.Object({ repair: yesOrNo }, strict)
+export const diffQuery = Type.Object({ from: name, to: Type.Optional(name), after: Type.Optional(digits) }, strict)
+export const noQuery = Type.Object({}, strict)
+export const waitQuery = Type.Object({ epoch: digits, timeoutMs: Type.Optional(digits) }, strict)
+export const eventsQuery = Type.Object({ after: Type.Optional(digits), follow: yesOrNo }, strict)
 
-export const adoptBody = object({ path: absolutePath })
-const force = optional(boolean)
-export const createVolumeBody = object({
-  name,
-  path: optional(absolutePath),
-  pool: optional(name),
-  size: quantity,
-  force,
-})
-export const resizeBody = object({ size: quantity, force })
-const poolDevice = { path: absolutePath, kind: oneOf(['file', 'raw']), size: optional(quantity) }
-export const createPoolBody = object({
-  name,
-  devices: list(object(poolDevice), { min: 1, max: 64 }),
-  unit: optional(quantity),
-  block: optional(quantity),
-  force,
-})
-export const extendPoolBody = object({ ...poolDevice, force })
-export const importPoolBody = object({ paths: list(absolutePath, { min: 1, max: 64 }) })
-export const createSnapshotBody = object({ name })
-export const createCloneBody = object({ name, volume: name, snapshot: optional(name), full: optional(boolean) })
-export const refreshBody = object({ from: optional(name) })
-export const addDestinationBody = object({ name, pairing: string({ min: 1, max: 8192 }) })
-const policyKind = oneOf(['degrade', 'strict'])
-export const createStreamBody = object({
-  name,
-  volumes: list(name, { min: 1, max: 256, unique: true }),
-  destination: name,
-  epoch: optional(quantity),
-  policy: optional(policyKind),
-  wait: optional(quantity),
-})
-export const setStreamBody = object({ policy: optional(policyKind), wait: optional(quantity) }, { min: 1 })
-export const moveBufferBody = object({ directory: absolutePath })
+export const adoptBody = Type.Object({ path: absolutePath }, strict)
+const force = Type.Optional(Type.Boolean())
+export const createVolumeBody = Type.Object(
+  { name, path: Type.Optional(absolutePath), pool: Type.Optional(name), size: quantity, force },
+  strict,
+)
+export const resizeBody = Type.Object({ size: quantity, force }, strict)
+const poolDevice = { path: absolutePath, kind: Type.Enum(['file', 'raw']), size: Type.Optional(quantity) }
+export const createPoolBody = Type.Object(
+  {
+    name,
+    devices: Type.Array(Type.Object(poolDevice, strict), { minItems: 1, maxItems: 64 }),
+    unit: Type.Optional(quantity),
+    block: Type.Optional(quantity),
+    force,
+  },
+  strict,
+)
+export const extendPoolBody = Type.Object({ ...poolDevice, force }, strict)
+export const importPoolBody = Type.Object({ paths: Type.Array(absolutePath, { minItems: 1, maxItems: 64 }) }, strict)
+export const createSnapshotBody = Type.Object({ name }, strict)
+export const createCloneBody = Type.Object(
+  { name, volume: name, snapshot: Type.Optional(name), full: Type.Optional(Type.Boolean()) },
+  strict,
+)
+export const refreshBody = Type.Object({ from: Type.Optional(name) }, strict)
+export const addDestinationBody = Type.Object({ name, pairing: Type.String({ minLength: 1, maxLength: 8192 }) }, strict)
+const policyKind = Type.Enum(['degrade', 'strict'])
+export const createStreamBody = Type.Object(
+  {
+    name,
+    volumes: Type.Array(name, { minItems: 1, maxItems: 256, uniqueItems: true }),
+    destination: name,
+    epoch: Type.Optional(quantity),
+    policy: Type.Optional(policyKind),
+    wait: Type.Optional(quantity),
+  },
+  strict,
+)
+export const setStreamBody = Type.Object(
+  { policy: Type.Optional(policyKind), wait: Type.Optional(quantity) },
+  { ...strict, minProperties: 1 },
+)
+export const moveBufferBody = Type.Object({ directory: absolutePath }, strict)
 
-export const createPairingBody = object({
-  kind: oneOf(['https', 'ftp', 'folder']),
-  listen: optional(printable(300)),
-  url: optional(printable(2048)),
-  inbox: optional(absolutePath),
-  directory: optional(absolutePath),
-})
+export const createPairingBody = Type.Object(
+  {
+    kind: Type.Enum(['https', 'ftp', 'folder']),
+    listen: Type.Optional(printable(300)),
+    url: Type.Optional(printable(2048)),
+    inbox: Type.Optional(absolutePath),
+    directory: Type.Optional(absolutePath),
+  },
+  strict,
+)
 
 /** Checked by the compiler: the schema and the view have the same fields, of the same types. */
 const view =
   <V>() =>
-  <S extends Shape<object>>(
+  <S extends TObject>(
     schema: S & (Static<S> extends V ? (keyof V extends keyof Static<S> ? unknown : never) : never),
   ): S =>
     schema
 
-const text = string()
-const textOrNull = orNull(text)
-const texts = list(text)
-const integerOrNull = orNull(integer)
+const text = Type.String()
+const textOrNull = Type.Union([text, Type.Null()])
+const texts = Type.Array(text)
+const integer = Type.Integer()
+const integerOrNull = Type.Union([integer, Type.Null()])
 
 export const agentView = view<AgentView>()(
-  object({ version: text, pid: integer, state: text, listen: textOrNull, javascriptCalls: integer }),
+  Type.Object({ version: text, pid: integer, state: text, listen: textOrNull, javascriptCalls: integer }),
 )
 
-const attachState = oneOf(['attached', 'detached', 'failed'])
+const attachState = Type.Enum(['attached', 'detached', 'failed'])
 
 const imageView = view<ImageView>()(
-  object({
+  Type.Object({
     volume: text,
-    complete: boolean,
-    progress: orNull(object({ doneBytes: integer, totalBytes: integer })),
+    complete: Type.Boolean(),
+    progress: Type.Union([Type.Object({ doneBytes: integer, totalBytes: integer }), Type.Null()]),
     reason: text,
   }),
 )
 
 export const volumeView = view<VolumeView>()(
-  object({
+  Type.Object({
     name: text,
     path: textOrNull,
-    kind: oneOf(['file', 'raw', 'thin']),
+    kind: Type.Enum(['file', 'raw', 'thin']),
     pool: textOrNull,
     sizeBytes: integer,
     device: textOrNull,
     link: textOrNull,
     state: attachState,
     reason: text,
-    readOnly: boolean,
+    readOnly: Type.Boolean(),
     stream: textOrNull,
-    allocatedBytes: orNull(integer),
+    allocatedBytes: Type.Union([integer, Type.Null()]),
     snapshots: integer,
     origin: textOrNull,
-    role: oneOf(['volume', 'inbound']),
-    image: orNull(imageView),
+    role: Type.Enum(['volume', 'inbound']),
+    image: Type.Union([imageView, Type.Null()]),
     logicalBlockBytes: integer,
-    counters: object({
+    counters: Type.Object({
       reads: integer,
       writes: integer,
       flushes: integer,
@@ -155,56 +156,56 @@ export const volumeView = view<VolumeView>()(
 )
 
 export const snapshotView = view<SnapshotView>()(
-  object({
+  Type.Object({
     volume: text,
     name: text,
     pool: text,
     createdAt: text,
     sizeBytes: integer,
     allocatedBytes: integer,
-    writtenBytes: orNull(integer),
+    writtenBytes: Type.Union([integer, Type.Null()]),
     device: textOrNull,
     link: textOrNull,
-    readOnly: boolean,
+    readOnly: Type.Boolean(),
     state: attachState,
     reason: text,
   }),
 )
 
 export const poolView = view<PoolView>()(
-  object({
+  Type.Object({
     name: text,
     id: text,
-    devices: list(object({ path: text, sizeBytes: integer })),
+    devices: Type.Array(Type.Object({ path: text, sizeBytes: integer })),
     unitBytes: integer,
     blockBytes: integer,
     sizeBytes: integer,
     allocatedBytes: integer,
     mappedBytes: integer,
     virtualBytes: integer,
-    marks: list(number),
-    state: oneOf(['online', 'nearly-full', 'full', 'damaged', 'failed']),
+    marks: Type.Array(Type.Number()),
+    state: Type.Enum(['online', 'nearly-full', 'full', 'damaged', 'failed']),
     reason: text,
     background: textOrNull,
-    check: orNull(object({ donePages: integer, totalPages: integer })),
+    check: Type.Union([Type.Object({ donePages: integer, totalPages: integer }), Type.Null()]),
     volumes: texts,
   }),
 )
 
 export const poolCheckView = view<PoolCheckView>()(
-  object({
+  Type.Object({
     pool: text,
     id: text,
     devices: texts,
-    clean: boolean,
-    usable: boolean,
-    findings: list(
-      object({
-        severity: oneOf(['warning', 'error']),
+    clean: Type.Boolean(),
+    usable: Type.Boolean(),
+    findings: Type.Array(
+      Type.Object({
+        severity: Type.Enum(['warning', 'error']),
         object: text,
         text,
         volumes: texts,
-        repaired: boolean,
+        repaired: Type.Boolean(),
       }),
     ),
     volumes: integer,
@@ -216,60 +217,61 @@ export const poolCheckView = view<PoolCheckView>()(
 )
 
 export const diffView = view<DiffView>()(
-  object({
+  Type.Object({
     volume: text,
     from: text,
     to: textOrNull,
     changedBytes: integer,
-    extents: list(object({ offset: integer, lengthBytes: integer })),
-    next: orNull(integer),
+    extents: Type.Array(Type.Object({ offset: integer, lengthBytes: integer })),
+    next: Type.Union([integer, Type.Null()]),
   }),
 )
 
 export const destinationView = view<DestinationView>()(
-  object({
+  Type.Object({
     name: text,
-    kind: oneOf(['folder', 'https', 'ftp']),
+    kind: Type.Enum(['folder', 'https', 'ftp']),
     endpoint: text,
-    state: oneOf(['up', 'down', 'unknown']),
+    state: Type.Enum(['up', 'down', 'unknown']),
     reason: text,
     streams: texts,
   }),
 )
 
 export const destinationTestView = view<DestinationTestView>()(
-  object({ name: text, endpoint: text, roundTripMs: number }),
+  Type.Object({ name: text, endpoint: text, roundTripMs: Type.Number() }),
 )
 
 const sourceBufferView = view<SourceBufferView>()(
-  object({
+  Type.Object({
     directory: text,
     usedBytes: integer,
     limitBytes: integer,
     fullInSeconds: integerOrNull,
     sharedDisk: textOrNull,
-    move: orNull(
-      object({
+    move: Type.Union([
+      Type.Object({
         from: text,
         doneBytes: integer,
         totalBytes: integer,
-        returning: boolean,
+        returning: Type.Boolean(),
         trouble: textOrNull,
       }),
-    ),
+      Type.Null(),
+    ]),
   }),
 )
 
 export const streamView = view<StreamView>()(
-  object({
+  Type.Object({
     name: text,
     id: text,
     destination: text,
     volumes: texts,
-    epochMs: number,
+    epochMs: Type.Number(),
     policy: policyKind,
-    waitMs: number,
-    state: oneOf([
+    waitMs: Type.Number(),
+    state: Type.Enum([
       'new',
       'initializing',
       'replicating',
@@ -283,16 +285,16 @@ export const streamView = view<StreamView>()(
     ]),
     reason: text,
     waitingBytes: integer,
-    oldestUnsentSeconds: number,
-    bytesPerSecond: number,
-    lsn: object({ journal: text, sent: text, applied: text }),
-    epoch: object({ cut: integer, sent: integer, applied: integer }),
+    oldestUnsentSeconds: Type.Number(),
+    bytesPerSecond: Type.Number(),
+    lsn: Type.Object({ journal: text, sent: text, applied: text }),
+    epoch: Type.Object({ cut: integer, sent: integer, applied: integer }),
     generation: integer,
-    initialize: orNull(object({ doneBytes: integer, totalBytes: integer })),
+    initialize: Type.Union([Type.Object({ doneBytes: integer, totalBytes: integer }), Type.Null()]),
     caughtUpInSeconds: integerOrNull,
     buffer: sourceBufferView,
-    catchUp: orNull(object({ reason: text, doneBytes: integer, totalBytes: integer })),
-    counters: object({
+    catchUp: Type.Union([Type.Object({ reason: text, doneBytes: integer, totalBytes: integer }), Type.Null()]),
+    counters: Type.Object({
       rawBytes: integer,
       foldedBytes: integer,
       identicalBytes: integer,
@@ -303,35 +305,35 @@ export const streamView = view<StreamView>()(
 )
 
 export const inboundView = view<InboundView>()(
-  object({
+  Type.Object({
     stream: text,
     id: text,
     pairing: text,
-    state: oneOf(['initializing', 'consistent', 'applying', 'stalled', 'failed']),
+    state: Type.Enum(['initializing', 'consistent', 'applying', 'stalled', 'failed']),
     reason: text,
     generation: integer,
     appliedEpoch: integer,
     appliedLsn: text,
     appliedTime: textOrNull,
     waitingFiles: integer,
-    volumes: list(object({ name: text, path: text, sizeBytes: integer, volume: textOrNull })),
+    volumes: Type.Array(Type.Object({ name: text, path: text, sizeBytes: integer, volume: textOrNull })),
   }),
 )
 
 export const eventView = view<AgentEvent>()(
-  object({
+  Type.Object({
     number: integer,
     time: text,
-    severity: oneOf(['info', 'warning', 'error']),
+    severity: Type.Enum(['info', 'warning', 'error']),
     code: text,
     object: text,
     text,
   }),
 )
 
-export const exportView = object({ name: text, paths: texts })
-export const pairingView = object({ pairing: text })
-export const flushView = object({ epoch: integer, lsn: text })
-export const waitView = object({ done: boolean, stream: streamView })
-export const nothing = object({})
-export { list as listOf } from './shape.js'
+export const exportView = Type.Object({ name: text, paths: texts })
+export const pairingView = Type.Object({ pairing: text })
+export const flushView = Type.Object({ epoch: integer, lsn: text })
+export const waitView = Type.Object({ done: Type.Boolean(), stream: streamView })
+export const nothing = Type.Object({}, strict)
+export const listOf = <S extends TSchema>(schema: S) => Type.Array(schema)

@@ -13,7 +13,6 @@ import { badRequest, failureReply } from './failure-reply.js'
 import { claimSocket } from './private-socket.js'
 import { routes } from './routes.js'
 import * as schemas from './schemas.js'
-import type { AnyShape, Static } from './shape.js'
 import { JsonRefusal, parseStrictJson } from './strict-json.js'
 
 export const BODY_LIMIT_BYTES = 1024 * 1024
@@ -87,7 +86,7 @@ function makeServer(log: ApiLog): FastifyInstance {
     requestTimeout: REQUEST_TIMEOUT_MS,
     forceCloseConnections: 'idle',
     routerOptions: { maxParamLength: 4096 },
-    schemaController: { compilersFactory: { buildValidator: noCompiler, buildSerializer: noCompiler } },
+    ajv: { customOptions: { coerceTypes: false, removeAdditional: false, useDefaults: false, allErrors: false } },
     frameworkErrors: refuse,
     clientErrorHandler: (_error, socket) => {
       const body = JSON.stringify(failureReply(badRequest('request', 'HTTP', 'it is malformed'), 'request').body)
@@ -112,11 +111,6 @@ function makeServer(log: ApiLog): FastifyInstance {
     reply.code(404).send(failureReply(error, 'request').body)
   })
   return app
-}
-
-/** Shapes check themselves: fastify's own compilers, which take longer to load than all else of an agent, are not. */
-function noCompiler(): never {
-  throw new Error('routes have no schemas for fastify')
 }
 
 /** A browser page that found a way to the socket (a proxy, a rebound name) betrays itself by one of these. */
@@ -147,31 +141,22 @@ function addRoutes(app: FastifyInstance, operations: AgentOperations): void {
     app.route({
       method: route.method,
       url: route.url,
-      handler: async (request, reply) => {
+      schema: {
+        ...(route.params ? { params: route.params } : {}),
+        ...(route.body ? { body: route.body } : {}),
+        querystring: route.query,
+        response: { 200: route.response },
+      },
+      handler: async (request) => {
         const { params, query, body } = request
-        if (route.params) check(request, 'params', route.params)
-        if (route.body) check(request, 'body', route.body)
-        check(request, 'query', route.query)
         // An action takes no body; an empty object is what some clients send for none.
         if (!route.body && body !== undefined && !isEmptyObject(body)) {
           throw badRequest(opOf(request), 'body', 'this request takes no body')
         }
-        return answer(reply, route.response, await route.handle(operations, { params, query, body }))
+        return route.handle(operations, { params, query, body })
       },
     })
   }
-}
-
-/** @throws StorageError BAD_REQUEST */
-function check(request: FastifyRequest, part: 'params' | 'query' | 'body', shape: AnyShape): void {
-  const fault = shape.fault(request[part], part === 'query' ? 'querystring' : part)
-  if (fault !== undefined) throw badRequest(opOf(request), 'request', fault)
-}
-
-/** Nothing leaves the agent but what the view has. */
-function answer(reply: FastifyReply, shape: AnyShape, value: unknown): string {
-  reply.type('application/json; charset=utf-8')
-  return JSON.stringify(shape.take(value, 'answer'))
 }
 
 function isEmptyObject(value: unknown): boolean {
@@ -181,15 +166,14 @@ function isEmptyObject(value: unknown): boolean {
 /** GET /v1/events: an array of what has happened; with follow=true one JSON line an event until the client leaves. */
 function addEvents(app: FastifyInstance, operations: AgentOperations, stopping: AbortSignal, log: ApiLog): void {
   let followers = 0
-  const events = schemas.listOf(schemas.eventView)
   app.route({
     method: 'GET',
     url: '/v1/events',
+    schema: { querystring: schemas.eventsQuery, response: { 200: schemas.listOf(schemas.eventView) } },
     handler: async (request, reply) => {
-      check(request, 'query', schemas.eventsQuery)
-      const { after, follow } = request.query as Static<typeof schemas.eventsQuery>
+      const { after, follow } = request.query as schemas.Static<typeof schemas.eventsQuery>
       const afterNumber = Number(after ?? 0)
-      if (follow !== 'true') return answer(reply, events, await operations.events(afterNumber))
+      if (follow !== 'true') return operations.events(afterNumber)
       if (followers >= FOLLOWER_LIMIT) throw tooManyFollowers()
       followers += 1
       reply.hijack()

@@ -3,14 +3,14 @@ import { parseSize } from '../block/size.js'
 import type { AgentOperations, VolumeView } from './agent-operations.js'
 import { badRequest } from './failure-reply.js'
 import { changed, create, emptied, named, type Route, read } from './route.js'
+import type { Static, TSchema } from './schemas.js'
 import * as schemas from './schemas.js'
-import type { AnyShape, Static } from './shape.js'
 
 /** A route about one snapshot of a volume. */
-const ofSnapshot = <Q extends AnyShape = typeof schemas.noQuery>(
+const ofSnapshot = <Q extends TSchema = typeof schemas.noQuery>(
   method: Route['method'],
   action: string,
-  response: AnyShape,
+  response: TSchema,
   handle: (operations: AgentOperations, volume: string, snapshot: string, query: Static<Q>) => Promise<unknown>,
   query?: Q,
 ): Route => ({
