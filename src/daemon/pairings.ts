@@ -44,7 +44,7 @@ export class Pairings {
   readonly #tokens = new Map<string, string>()
   readonly #stop = new AbortController()
   #opening: Promise<void> | undefined
-  #certificate: Certificate | undefined
+  #certificate: Promise<Certificate> | undefined
   #receiver: Receiver | undefined
   #address: { readonly host: string; readonly port: number } | undefined
 
@@ -59,7 +59,7 @@ export class Pairings {
 
   async open(): Promise<void> {
     const stored = (await this.#options.ownSecrets.readAll()).get('certificate.json')
-    if (stored !== undefined) this.#certificate = JSON.parse(stored) as Certificate
+    if (stored !== undefined) this.#certificate = Promise.resolve(JSON.parse(stored) as Certificate)
     for (const text of (await this.#options.pairingSecrets.readAll()).values()) {
       const { pairing, inbox } = JSON.parse(text) as StoredPairing
       this.#admit(parsePairing(pairing), inbox)
@@ -158,11 +158,17 @@ export class Pairings {
   }
 
   /** Made when an agent is first to listen, and its own from then on: most sources never are. */
-  async #ownCertificate(): Promise<Certificate> {
-    if (this.#certificate) return this.#certificate
+  #ownCertificate(): Promise<Certificate> {
+    this.#certificate ??= this.#makeCertificate().catch((error) => {
+      this.#certificate = undefined
+      throw error
+    })
+    return this.#certificate
+  }
+
+  async #makeCertificate(): Promise<Certificate> {
     const certificate = await makeCertificate()
     await this.#options.ownSecrets.write('certificate.json', JSON.stringify(certificate))
-    this.#certificate = certificate
     return certificate
   }
 }

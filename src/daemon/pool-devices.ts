@@ -46,7 +46,7 @@ async function prepareRaw(given: PoolDevice, rules: DeviceRules): Promise<Prepar
     })
   }
   if (!force) {
-    const content = (await describePool(facts.path, identify)) ?? probe(facts.path)?.description
+    const content = (await describePool(facts.path, identify)) ?? (await probe(facts.path))?.description
     if (content !== undefined) {
       throw new StorageError('DATA_PRESENT', {
         op,

@@ -1,6 +1,5 @@
-import { createRequire } from 'node:module'
-import type { JsExternal } from 'ffi-rs'
 import { StorageError } from '../block/storage-error.js'
+import { WorkerCalls } from '../block/worker-calls.js'
 
 /** What lies on a block device or in a file. At least one of type and partitionTable, unless several claim it. */
 export interface Content {
@@ -14,127 +13,22 @@ export interface Content {
   readonly description: string
 }
 
-const library = 'blkid'
-const libc = 'c'
-const longestValue = 256
-/** blkid.h: BLKID_SUBLKS_LABEL, _UUID, _TYPE. */
-const superblockFlags = (1 << 1) | (1 << 3) | (1 << 5)
-/** blkid_do_safeprobe(). */
-const nothing = 1
-const ambivalent = -2
-
-type ForeignFunctions = typeof import('ffi-rs')
-
-let opened: ForeignFunctions | undefined
-
-/** Loaded with the first probe: to load it takes as long as a quarter of an agent's start, which rarely probes. */
-function foreign(): ForeignFunctions {
-  if (opened) return opened
-  const loaded = createRequire(import.meta.url)('ffi-rs') as ForeignFunctions
-  loaded.open({ library, path: 'libblkid.so.1' })
-  loaded.open({ library: libc, path: 'libc.so.6' })
-  opened = loaded
-  return loaded
-}
-
 /**
- * What libblkid recognizes, or undefined for nothing: asked before anything is overwritten. Reads only.
+ * What libblkid recognizes, or undefined for nothing: asked before anything is overwritten. Reads only. In a process of its
+ * own: a slow disk holds nobody up, and what the library makes of hostile bytes ends nobody else.
  *
  * @throws StorageError PROBE_FAILED when it cannot be read; then nothing may be assumed about it
  */
-export function probe(path: string): Content | undefined {
-  let ffi: ForeignFunctions
+export async function probe(path: string): Promise<Content | undefined> {
+  const worker = new WorkerCalls(new URL('./probe-worker.js', import.meta.url))
   try {
-    ffi = foreign()
+    return await worker.call<Content | undefined>('probe', path)
   } catch (cause) {
-    throw failed(path, 'Install libblkid: apt-get install -y libblkid1', cause)
-  }
-  const { DataType, isNullPointer, load } = ffi
-  const handle = load({
-    library,
-    funcName: 'blkid_new_probe_from_filename',
-    retType: DataType.External,
-    paramsType: [DataType.String],
-    paramsValue: [path],
-  })
-  if (isNullPointer(handle)) throw failed(path, 'Check the path and that it can be read.')
-  try {
-    number(handle, 'blkid_probe_enable_superblocks', 1)
-    number(handle, 'blkid_probe_set_superblocks_flags', superblockFlags)
-    number(handle, 'blkid_probe_enable_partitions', 1)
-    const result = number(handle, 'blkid_do_safeprobe')
-    if (result === nothing) return undefined
-    if (result === ambivalent) return { description: 'signatures of several file systems or partition tables' }
-    if (result < 0) throw failed(path, "It could not be read: look at the kernel's log (dmesg).")
-    return content(handle)
+    if (cause instanceof StorageError) throw cause
+    const hint =
+      "What lies there could not be looked at, so nothing is overwritten. Try again; look at the kernel's log (dmesg)."
+    throw new StorageError('PROBE_FAILED', { op: 'probe', object: path, hint, cause })
   } finally {
-    load({
-      library,
-      funcName: 'blkid_free_probe',
-      retType: DataType.Void,
-      paramsType: [DataType.External],
-      paramsValue: [handle],
-    })
+    await worker.close()
   }
-}
-
-function content(handle: JsExternal): Content | undefined {
-  const type = value(handle, 'TYPE')
-  const partitionTable = value(handle, 'PTTYPE')
-  const label = value(handle, 'LABEL')
-  const uuid = value(handle, 'UUID')
-  const parts = [
-    type !== undefined && `${type} data`,
-    partitionTable !== undefined && `a ${partitionTable} partition table`,
-    label !== undefined && `the label ${JSON.stringify(label)}`,
-  ].filter((part) => part !== false)
-  if (type === undefined && partitionTable === undefined) return undefined
-  return {
-    ...(type !== undefined && { type }),
-    ...(partitionTable !== undefined && { partitionTable }),
-    ...(label !== undefined && { label }),
-    ...(uuid !== undefined && { uuid }),
-    description: parts.join(' and '),
-  }
-}
-
-function number(handle: JsExternal, funcName: string, ...given: number[]): number {
-  const { DataType, load } = foreign()
-  return load({
-    library,
-    funcName,
-    retType: DataType.I32,
-    paramsType: [DataType.External, ...given.map(() => DataType.I32)],
-    paramsValue: [handle, ...given],
-  })
-}
-
-/** A string the probe found. libblkid answers with a pointer into its own memory: copied before the probe is freed. */
-function value(handle: JsExternal, name: string): string | undefined {
-  const { DataType, load } = foreign()
-  const pointer = Buffer.alloc(8)
-  const length = Buffer.alloc(8)
-  const found = load({
-    library,
-    funcName: 'blkid_probe_lookup_value',
-    retType: DataType.I32,
-    paramsType: [DataType.External, DataType.String, DataType.U8Array, DataType.U8Array],
-    paramsValue: [handle, name, pointer, length],
-  })
-  if (found !== 0 || pointer.readBigUInt64LE() === 0n) return undefined
-  const text = Buffer.alloc(longestValue)
-  const bytes = Number(length.readBigUInt64LE())
-  load({
-    library: libc,
-    funcName: 'memcpy',
-    retType: DataType.Void,
-    paramsType: [DataType.U8Array, DataType.BigInt, DataType.BigInt],
-    paramsValue: [text, pointer.readBigInt64LE(), BigInt(Math.min(bytes, longestValue))],
-  })
-  const end = text.indexOf(0)
-  return text.toString('utf8', 0, end < 0 ? longestValue : end)
-}
-
-function failed(path: string, hint: string, cause?: unknown): StorageError {
-  return new StorageError('PROBE_FAILED', { op: 'probe', object: path, hint, cause })
 }

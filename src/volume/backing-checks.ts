@@ -129,7 +129,7 @@ async function blankDevice(
   force: boolean,
 ): Promise<BackingFacts> {
   const facts = await inspectBacking(op, given, forbidden)
-  const content = probe(facts.path)
+  const content = await probe(facts.path)
   if (content && !force) {
     throw new StorageError('DATA_PRESENT', {
       op,
