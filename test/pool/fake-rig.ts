@@ -123,6 +123,8 @@ export class FakeRig {
   }
 
   async close(): Promise<void> {
+    // A pool with open volumes refuses to be closed, and the garbage collector would close its files, and complain.
+    for (const volume of this.#opened) await volume.close()
     await this.#pool?.close().catch(() => undefined)
     for (const disk of this.#disks) disk.close()
     rmSync(this.folder, { recursive: true, force: true })
