@@ -64,6 +64,11 @@
       "defines": ["NAPI_VERSION=8"]
     },
     {
+      "target_name": "tidemark_seal",
+      "sources": ["native/binding/seal_binding.cc"],
+      "defines": ["NAPI_VERSION=8"]
+    },
+    {
       "target_name": "tidemark_digest",
       "sources": ["native/binding/digest_binding.cc", "native/sys/block_digest.cc"],
       "defines": ["NAPI_VERSION=8"]

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The few file calls Node does not have: punching holes, zeroing ranges, locking a file. A separate, stateless addon,
-// so that worker threads can load it.
+// The few file calls Node does not have: punching holes, zeroing ranges, locking a file, copying from file to file. A
+// separate, stateless addon, so that worker threads can load it.
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
@@ -11,20 +11,24 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <memory>
 #include <string>
 
 namespace {
 
+std::string errno_name(int error) { return strerrorname_np(error) ? strerrorname_np(error) : "EIO"; }
+
+std::string errno_text(const char* call, int error) { return std::string(call) + ": " + strerror(error); }
+
 napi_value throw_errno(napi_env env, const char* call, int error) {
-  std::string text = std::string(call) + ": " + strerror(error);
-  std::string code = strerrorname_np(error) ? strerrorname_np(error) : "EIO";
-  napi_throw_error(env, code.c_str(), text.c_str());
+  napi_throw_error(env, errno_name(error).c_str(), errno_text(call, error).c_str());
   return nullptr;
 }
 
 bool number_arguments(napi_env env, napi_callback_info info, int64_t* values, size_t count) {
-  napi_value arguments[3];
-  size_t given = 3;
+  napi_value arguments[5];
+  size_t given = 5;
   if (napi_get_cb_info(env, info, &given, arguments, nullptr, nullptr) != napi_ok || given < count) {
     napi_throw_type_error(env, "EINVAL", "wrong number of arguments");
     return false;
@@ -99,10 +103,106 @@ napi_value lock_file(napi_env env, napi_callback_info info) {
   return held;
 }
 
+struct Copy {
+  int from;
+  int64_t from_offset;
+  int to;
+  int64_t to_offset;
+  int64_t length;
+  int64_t copied = 0;
+  int error = 0;
+  const char* call = "";
+  napi_async_work work = nullptr;
+  napi_deferred deferred = nullptr;
+};
+
+constexpr int64_t copy_buffer_bytes = 256 * 1024;
+
+// By way of memory: where the kernel does not copy between these files, and to find out which of the two is at fault.
+void copy_by_memory(Copy& copy) {
+  std::unique_ptr<uint8_t[]> bytes(new uint8_t[copy_buffer_bytes]);
+  while (copy.copied < copy.length) {
+    const int64_t wanted = std::min(copy.length - copy.copied, copy_buffer_bytes);
+    const ssize_t got = pread(copy.from, bytes.get(), static_cast<size_t>(wanted), copy.from_offset + copy.copied);
+    if (got < 0 && errno == EINTR) continue;
+    if (got == 0) return;
+    if (got < 0) {
+      copy.error = errno;
+      copy.call = "read";
+      return;
+    }
+    for (ssize_t done = 0; done < got;) {
+      const ssize_t put =
+          pwrite(copy.to, bytes.get() + done, static_cast<size_t>(got - done), copy.to_offset + copy.copied);
+      if (put < 0 && errno == EINTR) continue;
+      if (put <= 0) {
+        copy.error = put < 0 ? errno : EIO;
+        copy.call = "write";
+        return;
+      }
+      done += put;
+      copy.copied += put;
+    }
+  }
+}
+
+void copy_execute(napi_env, void* data) {
+  Copy& copy = *static_cast<Copy*>(data);
+  while (copy.copied < copy.length) {
+    off64_t from = copy.from_offset + copy.copied;
+    off64_t to = copy.to_offset + copy.copied;
+    const auto wanted = static_cast<size_t>(copy.length - copy.copied);
+    const ssize_t done = copy_file_range(copy.from, &from, copy.to, &to, wanted, 0);
+    if (done < 0 && errno == EINTR) continue;
+    // Some file systems answer 0 where they do not copy.
+    if (done <= 0) return copy_by_memory(copy);
+    copy.copied += done;
+  }
+}
+
+void copy_complete(napi_env env, napi_status status, void* data) {
+  std::unique_ptr<Copy> copy(static_cast<Copy*>(data));
+  napi_delete_async_work(env, copy->work);
+  if (status == napi_ok && copy->error == 0) {
+    napi_value copied;
+    napi_create_int64(env, copy->copied, &copied);
+    napi_resolve_deferred(env, copy->deferred, copied);
+    return;
+  }
+  const int error = copy->error != 0 ? copy->error : ECANCELED;
+  napi_value code, text, object, call;
+  napi_create_string_utf8(env, errno_name(error).c_str(), NAPI_AUTO_LENGTH, &code);
+  napi_create_string_utf8(env, errno_text(copy->call, error).c_str(), NAPI_AUTO_LENGTH, &text);
+  napi_create_string_utf8(env, copy->call, NAPI_AUTO_LENGTH, &call);
+  napi_create_error(env, code, text, &object);
+  napi_set_named_property(env, object, "syscall", call);
+  napi_reject_deferred(env, copy->deferred, object);
+}
+
+// copyRange(from, fromOffset, to, toOffset, lengthBytes): resolves to what was copied, less when the source ends. The
+// error's `syscall` says whether reading or writing failed. Both descriptors stay open until then.
+napi_value copy_range(napi_env env, napi_callback_info info) {
+  int64_t values[5];
+  if (!number_arguments(env, info, values, 5)) return nullptr;
+  std::unique_ptr<Copy> copy(new Copy{static_cast<int>(values[0]), values[1], static_cast<int>(values[2]), values[3],
+                                      values[4]});
+  napi_value name, promise;
+  if (napi_create_string_utf8(env, "copyRange", NAPI_AUTO_LENGTH, &name) != napi_ok ||
+      napi_create_async_work(env, nullptr, name, copy_execute, copy_complete, copy.get(), &copy->work) != napi_ok ||
+      napi_create_promise(env, &copy->deferred, &promise) != napi_ok ||
+      napi_queue_async_work(env, copy->work) != napi_ok) {
+    napi_throw_error(env, "ENOMEM", "no copy could be begun");
+    return nullptr;
+  }
+  copy.release();
+  return promise;
+}
+
 napi_value initialize(napi_env env, napi_value exports) {
   const napi_property_descriptor properties[] = {
       {"punchHole", nullptr, punch_hole, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"nextData", nullptr, next_data, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
+      {"copyRange", nullptr, copy_range, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"lock", nullptr, lock_file, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
   };
   napi_define_properties(env, exports, sizeof properties / sizeof properties[0], properties);

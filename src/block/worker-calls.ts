@@ -41,7 +41,7 @@ export function holdInWorkers(fd: number): void {
 }
 
 /**
- * Calls into one worker process; they are answered in order. A worker that dies fails what waits and is started anew.
+ * Calls into one worker process; they are answered in order, but for those that take no turn. A worker that dies fails what waits and is started anew.
  *
  * A process, not a thread: what a worker reads and writes may be served by this very process. A thread that waits for
  * its own process keeps a killed one from ending, and with it the connection that it waits for: for ever. A worker
@@ -131,26 +131,30 @@ function takeWorkerScore(): void {
   }
 }
 
-/** The worker's side: answer calls with these methods, one after the other. `tell` is for who waits: not too often. */
-export function serveCalls(
-  methods: Record<string, (argument: never, tell: (progress: unknown) => void) => unknown>,
-): void {
+type Methods = Record<string, (argument: never, tell: (progress: unknown) => void) => unknown>
+
+/**
+ * The worker's side: answer calls with these methods, one after the other. `tell` is for who waits: not too often.
+ * @param beside methods that take no turn: they wait for something, and others are answered meanwhile
+ */
+export function serveCalls(methods: Methods, beside: Methods = {}): void {
   takeWorkerScore()
   let last: Promise<void> = Promise.resolve()
-  const answer = (reply: Reply): void => {
-    if (process.connected) process.send?.(reply)
+  const reply = (answer: Reply): void => {
+    if (process.connected) process.send?.(answer)
+  }
+  const answer = async ({ id, method: name, argument }: Request): Promise<void> => {
+    try {
+      const method = methods[name] ?? beside[name]
+      assert(method, `no method ${name}`)
+      reply({ id, value: await method(argument as never, (progress) => reply({ id, progress })) })
+    } catch (error) {
+      reply({ id, error: flatten(error) })
+    }
   }
   process.on('message', (request: Request) => {
-    last = last.then(async () => {
-      try {
-        const method = methods[request.method]
-        assert(method, `no method ${request.method}`)
-        const { id } = request
-        answer({ id, value: await method(request.argument as never, (progress) => answer({ id, progress })) })
-      } catch (error) {
-        answer({ id: request.id, error: flatten(error) })
-      }
-    })
+    if (request.method in beside) answer(request)
+    else last = last.then(() => answer(request))
   })
 }
 

@@ -14,6 +14,8 @@ export interface LoadOptions extends JournalPlace {
   readonly to: Lsn
   /** Stop at a record boundary before this much was read: `endLsn` says where. At least the largest record. */
   readonly limitBytes?: number
+  /** Memory for what is read, `limitBytes` long; without it, new memory. */
+  readonly into?: Buffer
 }
 
 /** The records of an LSN range as columns, oldest first; PAD and VOID are left out. Columns may be longer than `count`. */
@@ -29,7 +31,7 @@ export interface LoadedEpoch {
   readonly lengthBytes: Float64Array
   readonly lsn: BigUint64Array
   readonly timeNs: BigUint64Array
-  /** A view of the loaded bytes (empty for ZERO and TRIM): keeping one keeps all. */
+  /** A view of the loaded bytes (empty for ZERO and TRIM): keeping one keeps all, and `into` must not change. */
   payload(record: number): Buffer
 }
 
@@ -43,7 +45,8 @@ export function loadEpoch(options: LoadOptions): LoadedEpoch {
   const start = recordPlace(safeNumber(options.from), segmentBytes)
   const to = Math.max(start, recordPlace(safeNumber(options.to), segmentBytes))
   const end = Math.min(to, start + (options.limitBytes ?? EPOCH_LIMIT_BYTES))
-  const bytes = Buffer.allocUnsafeSlow(end - start)
+  const bytes = options.into?.subarray(0, end - start) ?? Buffer.allocUnsafeSlow(end - start)
+  assert(bytes.length === end - start, 'room for what is read')
   const columns = new Columns(bytes)
   let at = start
   let incarnation = 0

@@ -1,4 +1,5 @@
-import { createCipheriv, createDecipheriv } from 'node:crypto'
+import { createDecipheriv } from 'node:crypto'
+import { createRequire } from 'node:module'
 
 /** The one legal value of every algorithm field: AES-256-GCM under an HKDF-SHA256 key. */
 export const ALGORITHM = 1
@@ -16,12 +17,25 @@ export interface Sealed {
   readonly tag: Buffer
 }
 
-export function seal(key: Buffer, place: Section, index: number, aad: Buffer, plain: Buffer): Sealed {
-  const work = createCipheriv(cipher, key, nonce(place, index), options)
-  work.setAAD(aad)
-  const body = work.update(plain)
-  work.final()
-  return { body, tag: work.getAuthTag() }
+interface SealCalls {
+  seal(key: Uint8Array, nonce: Uint8Array, aad: Uint8Array, plain: Uint8Array, body: Uint8Array, tag: Uint8Array): void
+}
+
+// Node's cipher objects make new memory for each text, fill it with zeros, and copy it once more.
+const native: SealCalls = createRequire(import.meta.url)('../../../build/Release/tidemark_seal.node')
+
+/** @param body where the encrypted text goes: as long as the plain one, and elsewhere */
+export function seal(
+  key: Buffer,
+  place: Section,
+  index: number,
+  aad: Buffer,
+  plain: Buffer,
+  body: Buffer = Buffer.allocUnsafe(plain.length),
+): Sealed {
+  const tag = Buffer.allocUnsafe(TAG_BYTES)
+  native.seal(key, nonce(place, index), aad, plain, body, tag)
+  return { body, tag }
 }
 
 /** The plain bytes, or undefined when the seal is broken: then nothing of them may be looked at. */

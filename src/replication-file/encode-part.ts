@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
-import { seal, section } from './aead.js'
+import { seal, section, TAG_BYTES } from './aead.js'
 import { deriveFileKey, drawSalt, keyId } from './keys.js'
 import { PART_RAW_LIMIT, PART_RECORD_LIMIT, writerVersion } from './limits.js'
 import { shrink } from './lz4.js'
@@ -9,7 +9,7 @@ import { partHeaderLayout, placeOf, writeHeader } from './part-header.js'
 import { assertRecord, groupFrames, payloadOf, writeIndex } from './part-index.js'
 
 export interface EncodedPart {
-  /** The file, in order: for one gathered write. */
+  /** The file, in order. Pieces of the area it was given. */
   readonly bytes: readonly Buffer[]
   readonly lengthBytes: number
   /** 16 bytes: `previousTag` of the part that follows. */
@@ -25,8 +25,15 @@ export interface EncodedPart {
  * Payload is only read, and not needed once this returns. Synchronous, up to a tenth of a second for a full part: for workers.
  * Records beyond the limits (PART_RAW_LIMIT of payload, PART_RECORD_LIMIT, unaligned or empty extents) are
  * programming errors.
+ *
+ * @param area the file is made in, PART_FILE_LIMIT bytes; without one, in new memory
  */
-export function encodePart(header: PartHeader, records: readonly PartRecord[], streamSecret: Buffer): EncodedPart {
+export function encodePart(
+  header: PartHeader,
+  records: readonly PartRecord[],
+  streamSecret: Buffer,
+  area?: Buffer,
+): EncodedPart {
   assertHeader(header)
   assert(records.length <= PART_RECORD_LIMIT, `${records.length} records in a part`)
   records.forEach(assertRecord)
@@ -60,7 +67,7 @@ export function encodePart(header: PartHeader, records: readonly PartRecord[], s
   const salt = drawSalt(streamSecret, randomBytes(32), [headerBytes, rawIndex])
   salt.copy(headerBytes, partHeaderLayout.salt.offset)
   const stored = frames.map((frame) => frame.stored)
-  const sealed = sealPart(headerBytes, stored, index.stored, streamSecret)
+  const sealed = sealPart(headerBytes, stored, index.stored, streamSecret, area)
   const { bytes, tag } = sealed
   const lengthBytes = bytes.reduce((sum, piece) => sum + piece.length, 0)
   return { bytes, lengthBytes, tag, rawBytes: rawLength, compressedBytes: dataLength }
@@ -72,14 +79,27 @@ export function sealPart(
   frames: readonly Buffer[],
   index: Buffer,
   streamSecret: Buffer,
+  area?: Buffer,
 ): { bytes: Buffer[]; tag: Buffer } {
   const { offset, size } = partHeaderLayout.salt
   const key = deriveFileKey(streamSecret, header.subarray(offset, offset + size), placeOf(header))
-  const sealed = frames.map((frame, number) => seal(key, section.frame, number, header, frame))
-  sealed.push(seal(key, section.index, 0, header, index))
-  const tags = Buffer.concat(sealed.map((piece) => piece.tag))
-  const { tag } = seal(key, section.trailer, 0, Buffer.concat([header, tags]), Buffer.alloc(0))
-  return { bytes: [header, ...sealed.map((piece) => piece.body), tags, tag], tag }
+  const sections = [...frames, index]
+  const bodyBytes = sections.reduce((sum, plain) => sum + plain.length, 0)
+  const tagBytes = sections.length * TAG_BYTES
+  const bytes = area ?? Buffer.allocUnsafeSlow(header.length + bodyBytes + tagBytes + TAG_BYTES)
+  header.copy(bytes)
+  const tagsAt = header.length + bodyBytes
+  let at = header.length
+  sections.forEach((plain, number) => {
+    const body = bytes.subarray(at, at + plain.length)
+    const [place, count] = number < frames.length ? [section.frame, number] : [section.index, 0]
+    seal(key, place, count, header, plain, body).tag.copy(bytes, tagsAt + number * TAG_BYTES)
+    at += plain.length
+  })
+  const end = tagsAt + tagBytes
+  const { tag } = seal(key, section.trailer, 0, Buffer.concat([header, bytes.subarray(tagsAt, end)]), Buffer.alloc(0))
+  tag.copy(bytes, end)
+  return { bytes: [bytes.subarray(0, end + TAG_BYTES)], tag }
 }
 
 function assertHeader(header: PartHeader): void {

@@ -79,25 +79,34 @@ export function writeIndex(
   payloads: readonly (Buffer | undefined)[],
 ): Buffer {
   const bytes = Buffer.alloc(frames.length * FRAME_ENTRY_BYTES + records.length * RECORD_ENTRY_BYTES)
+  // Its calls are a few instructions each; those of a Buffer are not, and an epoch may have tens of thousands of records.
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
+  const setNumber = (at: number, value: number): void => {
+    view.setUint32(at, value % 2 ** 32, true)
+    view.setUint32(at + 4, value / 2 ** 32, true)
+  }
   let at = 0
   for (const frame of frames) {
-    bytes.writeUInt32LE(frame.storedLength, at)
-    bytes.writeUInt32LE(frame.rawLength, at + 4)
-    bytes.writeUInt8(frame.encoding, at + 8)
+    view.setUint32(at, frame.storedLength, true)
+    view.setUint32(at + 4, frame.rawLength, true)
+    view.setUint8(at + 8, frame.encoding)
     at += FRAME_ENTRY_BYTES
   }
-  records.forEach((record, index) => {
+  for (let index = 0; index < records.length; index++) {
+    const record = records[index]!
     const payload = payloads[index]
     const placed = record.kind === 'write' || record.kind === 'zero' || record.kind === 'trim'
-    bytes.writeUInt8(recordType[record.kind], at)
-    bytes.writeUInt16LE(record.kind === 'marker' ? NO_VOLUME : record.volume, at + 2)
-    bytes.writeUInt32LE(payload ? crc32c(payload) : 0, at + 4)
-    bytes.writeBigUInt64LE(BigInt(placed ? record.offset : record.kind === 'volume' ? record.sizeBytes : 0), at + 8)
-    bytes.writeBigUInt64LE(BigInt(placed ? record.lengthBytes : payload!.length), at + 16)
-    bytes.writeBigUInt64LE(record.kind === 'volume' ? 0n : record.lsn, at + 24)
-    bytes.writeBigUInt64LE(record.kind === 'volume' ? 0n : record.timeNs, at + 32)
+    view.setUint8(at, recordType[record.kind])
+    view.setUint16(at + 2, record.kind === 'marker' ? NO_VOLUME : record.volume, true)
+    view.setUint32(at + 4, payload ? crc32c(payload) : 0, true)
+    setNumber(at + 8, placed ? record.offset : record.kind === 'volume' ? record.sizeBytes : 0)
+    setNumber(at + 16, placed ? record.lengthBytes : payload!.length)
+    if (record.kind !== 'volume') {
+      view.setBigUint64(at + 24, record.lsn, true)
+      view.setBigUint64(at + 32, record.timeNs, true)
+    }
     at += RECORD_ENTRY_BYTES
-  })
+  }
   return bytes
 }
 

@@ -4,6 +4,12 @@ import { type CopyPiece, EPOCH_COPY_LIMIT } from './pack-job.js'
 import type { RegionKeeper } from './region-keeper.js'
 import type { CopyCursor, PositionChange, StreamPosition, StreamState } from './stream-state.js'
 
+/** What an epoch copies, and where the copy stands after it; null when all was copied. */
+export interface CopyPlan {
+  readonly pieces: CopyPiece[]
+  readonly next: CopyCursor | null
+}
+
 /**
  * Regions that are sent again as they are now, in epochs of which only the last one is a state: the far side shows them
  * at once. The map lies in a file, where the copy stands in it is recorded with each epoch.
@@ -42,10 +48,7 @@ export class CatchUp {
   }
 
   /** The next pieces, of an initialisation or of a catch-up. */
-  async plan(
-    volumes: readonly CopySource[],
-    cursor: CopyCursor,
-  ): Promise<{ pieces: CopyPiece[]; next: CopyCursor | null }> {
+  async plan(volumes: readonly CopySource[], cursor: CopyCursor): Promise<CopyPlan> {
     return this.#map ? planRegions(volumes, cursor, this.#map) : planCopy(volumes, cursor)
   }
 
@@ -65,11 +68,7 @@ export class CatchUp {
 }
 
 /** At most one epoch's worth of the regions in the map, from the cursor on, zeros and all. */
-export function planRegions(
-  volumes: readonly CopySource[],
-  cursor: CopyCursor,
-  map: RegionMap,
-): { pieces: CopyPiece[]; next: CopyCursor | null } {
+export function planRegions(volumes: readonly CopySource[], cursor: CopyCursor, map: RegionMap): CopyPlan {
   const pieces: CopyPiece[] = []
   let { slot, offset } = cursor
   let room = EPOCH_COPY_LIMIT

@@ -3,7 +3,7 @@ import { StorageError } from '../block/storage-error.js'
 import { epochNumber, type Lsn, lsn, safeNumber } from '../block/units.js'
 import type { WorkerCalls } from '../block/worker-calls.js'
 import type { StreamJournal } from '../journal/stream-journal.js'
-import type { CatchUp } from './catch-up.js'
+import type { CatchUp, CopyPlan } from './catch-up.js'
 import { type CutDecision, planCut } from './cut-planner.js'
 import type { PackJob, PackResult } from './pack-job.js'
 import type { RecordedVolumes } from './recorded-volumes.js'
@@ -38,9 +38,27 @@ export interface EpochCutterOptions {
   readonly onTrouble: (error: StorageError | null) => void
 }
 
-/** Cuts the journal into epochs and puts them, sealed, into the source buffer. */
+/** An epoch that is sealed, and not committed yet: its files are being written. */
+interface SealedEpoch {
+  readonly epoch: number
+  /** When its oldest write was seen, or null. */
+  readonly openSinceMs: number | null
+  /** What its commit makes of the position. */
+  readonly change: (position: StreamPosition) => Partial<StreamPosition>
+  readonly bytes: number
+  /** It exists, or its failure is told; everything it had under way is over. */
+  readonly committed: Promise<void>
+}
+
+/**
+ * Cuts the journal into epochs and puts them, sealed, into the source buffer.
+ *
+ * While the files of one epoch are written the next one is made, as if the first existed already. It is never committed
+ * before it, and not at all when the first one fails.
+ */
 export class EpochCutter {
   readonly #options: EpochCutterOptions
+  #sealed: SealedEpoch | undefined
   #openSinceMs: number | null = null
   #flushTarget: Lsn = lsn(0n)
 
@@ -56,16 +74,23 @@ export class EpochCutter {
 
   /** Journaled and not yet in an epoch. */
   get openBytes(): number {
-    return safeNumber(this.#options.journal.counters().publishedLsn - this.#cutLsn)
+    return safeNumber(this.#options.journal.counters().publishedLsn - BigInt(this.#options.state.position.cutLsn))
   }
 
   /** When the oldest write that is in no epoch yet was seen, milliseconds since 1970, or null. */
   get openSinceMs(): number | null {
-    return this.#openSinceMs
+    return this.#ahead?.openSinceMs ?? this.#openSinceMs
   }
 
+  /** The epoch that is sealed, until it is committed. */
+  get #ahead(): SealedEpoch | undefined {
+    return this.#sealed && this.#options.state.position.cutEpoch < this.#sealed.epoch ? this.#sealed : undefined
+  }
+
+  /** As it will be when the epoch that is sealed is committed, too. */
   get #position(): StreamPosition {
-    return this.#options.state.position
+    const { position } = this.#options.state
+    return this.#ahead ? { ...position, ...this.#ahead.change(position) } : position
   }
 
   get #cutLsn(): Lsn {
@@ -73,20 +98,26 @@ export class EpochCutter {
   }
 
   async run(signal: AbortSignal): Promise<void> {
-    while (!signal.aborted) {
-      const decision = this.#plan()
-      this.#options.onBufferFull(decision === 'buffer-full')
-      if (decision === 'cut') await this.#attempt(() => this.#cut(signal), signal)
-      else if (decision === 'let-go') await this.#attempt(() => this.#letGo(), signal)
-      else await this.#options.pause.wait(this.#openSinceMs === null ? idlePollMs : busyPollMs, signal)
+    try {
+      while (!signal.aborted) {
+        const decision = this.#plan()
+        this.#options.onBufferFull(decision === 'buffer-full')
+        if (decision === 'cut') await this.#attempt(() => this.#cut(signal), signal)
+        else if (this.#sealed) await this.#attempt(() => this.#settle(), signal)
+        else if (decision === 'let-go') await this.#attempt(() => this.#letGo(), signal)
+        else await this.#options.pause.wait(this.#openSinceMs === null ? idlePollMs : busyPollMs, signal)
+      }
+    } finally {
+      await this.#sealed?.committed.catch(() => undefined)
     }
   }
 
   async #attempt(step: () => Promise<void>, signal: AbortSignal): Promise<void> {
     try {
       await step()
-      this.#options.onTrouble(null)
+      if (!this.#sealed) this.#options.onTrouble(null)
     } catch (error) {
+      await this.#settle().catch(() => undefined)
       if (!(error instanceof StorageError) || error.retry !== 'later') throw error
       this.#options.onTrouble(error)
       await this.#options.pause.wait(retryMs, signal)
@@ -111,10 +142,23 @@ export class EpochCutter {
       openBytes,
       epochMs: this.#options.definition.epochMs,
       flushing: this.#flushTarget > this.#cutLsn,
-      bufferBytes: this.#options.buffer.bytes,
+      bufferBytes: this.#options.buffer.bytes + (this.#ahead?.bytes ?? 0),
       bufferLimitBytes: this.#options.bufferLimitBytes,
       position: this.#position,
     })
+  }
+
+  /** The epoch that is sealed exists from here on. @throws what kept it from that */
+  async #settle(): Promise<void> {
+    const sealed = this.#sealed
+    try {
+      await sealed?.committed
+    } catch (error) {
+      this.#openSinceMs = sealed?.openSinceMs ?? this.#openSinceMs
+      throw error
+    } finally {
+      this.#sealed = undefined
+    }
   }
 
   /**
@@ -124,71 +168,101 @@ export class EpochCutter {
    * before (2) could copy a block older than an epoch that was already sent; trimming before (4) would lose writes.
    * The copy may have read writes beyond this epoch: the far side is consistent from the LSN on that is durable after
    * the last read.
+   *
+   * It ends when the epoch is sealed; (3) to (5) follow, after those of the epoch before.
    */
   async #cut(signal: AbortSignal): Promise<void> {
-    const { state, journal, volumes, packer, buffer, definition } = this.#options
+    const { journal, volumes } = this.#options
     const from = this.#cutLsn
     const to = await journal.sync()
-    const { copy, held, copyEndLsn, cutEpoch, generation, lastTag, consistentEpoch, catchUp } = state.position
+    const { copy } = this.#position
     if (copy) await this.#backingReached(from, signal)
     if (signal.aborted) return
     const plan = copy && (await this.#options.catchUp.plan(volumes.copySources(), copy))
-    const epoch = epochNumber(cutEpoch + 1)
-    const result = await buffer.write(async (directory, placed) => {
-      const packed = await packer.call<PackResult>('pack', {
-        journal: { directory: journal.directory, id: journal.id, segmentBytes: journal.segmentBytes },
-        from,
-        to,
-        place: {
-          pairingId: this.#options.pairingId,
-          streamId: Buffer.from(definition.id, 'hex'),
-          generation,
-          epoch,
-          previousTag: Buffer.from(lastTag, 'hex'),
-        },
-        secret: this.#options.secret,
-        consistentFrom: copy || held ? null : lsn(BigInt(copyEndLsn)),
-        declare: cutEpoch === 0 ? this.#declarations() : [],
-        copies: plan?.pieces ?? [],
-        ontoZeros: consistentEpoch === 0 && catchUp === null,
-        directory,
-      } satisfies PackJob)
-      // Another life of the stream may have begun: this epoch is not part of it.
-      if (signal.aborted) return undefined
-      placed(packed.parts.map(({ name }) => name))
-      await this.#commit(epoch, packed, plan ? plan.next : null)
-      return packed
+    const epoch = this.#position.cutEpoch + 1
+    const { sealed, committed } = this.#make(from, to, plan, this.#sealed?.committed, signal)
+    // Whoever waits for it is told.
+    committed.catch(() => undefined)
+    const packed = await sealed
+    try {
+      await this.#settle()
+    } catch (error) {
+      await committed.catch(() => undefined)
+      throw error
+    }
+    const copyAfter = plan ? plan.next : null
+    const bytes = packed.parts.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0)
+    const { openSinceMs } = this
+    this.#sealed = { epoch, change: changeOf(packed, copyAfter), bytes, openSinceMs, committed }
+    if (packed.endLsn >= to) this.#openSinceMs = null
+    // Where the far side is consistent is known when it is committed, not before.
+    if (copy && copyAfter === null) await this.#settle()
+  }
+
+  /** @returns when it is sealed; and when it exists, or all it had under way is over */
+  #make(
+    from: Lsn,
+    to: Lsn,
+    plan: CopyPlan | null,
+    before: Promise<void> | undefined,
+    signal: AbortSignal,
+  ): { sealed: Promise<PackResult>; committed: Promise<void> } {
+    const { packer, buffer, journal } = this.#options
+    const position = this.#position
+    let isSealed: (packed: PackResult) => void = () => undefined
+    const sealing = new Promise<PackResult>((resolve) => {
+      isSealed = resolve
     })
-    if (!result) return
-    if (result.endLsn >= to) this.#openSinceMs = null
-    journal.trim(result.endLsn)
-    this.#options.onCut()
+    const committed = buffer.write(async (directory, placed) => {
+      const packed = await packer.call<PackResult>('pack', this.#job(position, from, to, plan, directory))
+      isSealed(packed)
+      await packer.call('written', packed.tag)
+      await before
+      // Another life of the stream may have begun: this epoch is not part of it.
+      if (signal.aborted) return
+      placed(packed.parts.map(({ name }) => name))
+      await this.#commit(position.cutEpoch + 1, packed, plan ? plan.next : null)
+      this.#options.onTrouble(null)
+      journal.trim(packed.endLsn)
+      this.#options.onCut()
+    })
+    const sealed = Promise.race([sealing, committed.then(() => sealing)])
+    return { sealed, committed }
+  }
+
+  #job(position: StreamPosition, from: Lsn, to: Lsn, plan: CopyPlan | null, directory: string): PackJob {
+    const { journal, definition } = this.#options
+    const { copy, held, copyEndLsn, cutEpoch, generation, lastTag, consistentEpoch, catchUp } = position
+    return {
+      journal: { directory: journal.directory, id: journal.id, segmentBytes: journal.segmentBytes },
+      from,
+      to,
+      place: {
+        pairingId: this.#options.pairingId,
+        streamId: Buffer.from(definition.id, 'hex'),
+        generation,
+        epoch: epochNumber(cutEpoch + 1),
+        previousTag: Buffer.from(lastTag, 'hex'),
+      },
+      secret: this.#options.secret,
+      consistentFrom: copy || held ? null : lsn(BigInt(copyEndLsn)),
+      declare: cutEpoch === 0 ? this.#declarations() : [],
+      copies: plan?.pieces ?? [],
+      ontoZeros: consistentEpoch === 0 && catchUp === null,
+      directory,
+    }
   }
 
   async #commit(epoch: number, result: PackResult, copy: CopyCursor | null): Promise<void> {
-    const copied = this.#position.copy !== null && copy === null
-    const copiedLsn = copied ? await this.#options.journal.sync() : 0n
+    const { state, journal } = this.#options
+    const copied = state.position.copy !== null && copy === null
+    const copiedLsn = copied ? await journal.sync() : 0n
     const { endLsn, parts, rawBytes, oldestMs } = result
-    await this.#options.state.commitEpoch(
-      { epoch, endLsn: endLsn.toString(), parts, rawBytes, oldestMs },
-      ({ counters, consistentEpoch, stateEpoch, copyEndLsn, catchUp }) => ({
-        cutEpoch: epoch,
-        cutLsn: endLsn.toString(),
-        lastTag: Buffer.from(result.tag).toString('hex'),
-        copy,
-        copyEndLsn: latest(copyEndLsn, copiedLsn),
-        consistentEpoch: consistentEpoch === 0 && !result.initializing ? epoch : consistentEpoch,
-        stateEpoch: result.initializing ? stateEpoch : epoch,
-        catchUp: catchUp?.untilEpoch === 0 && !result.initializing ? { ...catchUp, untilEpoch: epoch } : catchUp,
-        counters: {
-          rawBytes: counters.rawBytes + rawBytes,
-          foldedBytes: counters.foldedBytes + result.foldedBytes,
-          identicalBytes: counters.identicalBytes + result.identicalBytes,
-          compressedBytes: counters.compressedBytes + result.compressedBytes,
-          sentBytes: counters.sentBytes,
-        },
-      }),
-    )
+    const change = changeOf(result, copy)
+    await state.commitEpoch({ epoch, endLsn: endLsn.toString(), parts, rawBytes, oldestMs }, (position) => ({
+      ...change(position),
+      copyEndLsn: latest(position.copyEndLsn, copiedLsn),
+    }))
   }
 
   async #backingReached(target: Lsn, signal: AbortSignal): Promise<void> {
@@ -205,6 +279,29 @@ export class EpochCutter {
       name: volume.name,
       sizeBytes: volume.sizeBytes,
     }))
+  }
+}
+
+/** What an epoch that exists makes of the position, wherever a copy ended. */
+function changeOf(result: PackResult, copy: CopyCursor | null): SealedEpoch['change'] {
+  return ({ cutEpoch, counters, consistentEpoch, stateEpoch, catchUp }) => {
+    const epoch = cutEpoch + 1
+    return {
+      cutEpoch: epoch,
+      cutLsn: result.endLsn.toString(),
+      lastTag: Buffer.from(result.tag).toString('hex'),
+      copy,
+      consistentEpoch: consistentEpoch === 0 && !result.initializing ? epoch : consistentEpoch,
+      stateEpoch: result.initializing ? stateEpoch : epoch,
+      catchUp: catchUp?.untilEpoch === 0 && !result.initializing ? { ...catchUp, untilEpoch: epoch } : catchUp,
+      counters: {
+        rawBytes: counters.rawBytes + result.rawBytes,
+        foldedBytes: counters.foldedBytes + result.foldedBytes,
+        identicalBytes: counters.identicalBytes + result.identicalBytes,
+        compressedBytes: counters.compressedBytes + result.compressedBytes,
+        sentBytes: counters.sentBytes,
+      },
+    }
   }
 }
 

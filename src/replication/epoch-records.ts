@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict'
 import type { LoadedEpoch } from '../journal/epoch.js'
 import { RECORD_PAYLOAD_LIMIT } from '../replication-file/limits.js'
 import { Backing } from '../volume/backing.js'
@@ -20,14 +21,20 @@ export interface CopiedPiece {
   readonly bytes: Buffer
 }
 
-/** Read the pieces of the volumes as they are now. @throws StorageError BACKING_UNAVAILABLE */
-export function copyLayer(pieces: readonly CopyPiece[]): CopiedPiece[] {
+/**
+ * Read the pieces of the volumes as they are now, into this memory.
+ * @throws StorageError BACKING_UNAVAILABLE
+ */
+export function copyLayer(pieces: readonly CopyPiece[], into: Buffer): CopiedPiece[] {
   const copied: CopiedPiece[] = []
+  let used = 0
   for (const { volume, path, offset, lengthBytes } of pieces) {
     const backing = new Backing(path, 'read')
     try {
       for (let done = 0; done < lengthBytes; done += RECORD_PAYLOAD_LIMIT) {
-        const bytes = Buffer.allocUnsafeSlow(Math.min(RECORD_PAYLOAD_LIMIT, lengthBytes - done))
+        const bytes = into.subarray(used, used + Math.min(RECORD_PAYLOAD_LIMIT, lengthBytes - done))
+        assert(bytes.length > 0, 'more to copy than an epoch holds')
+        used += bytes.length
         backing.read(offset + done, bytes)
         copied.push({ volume, offset: offset + done, bytes })
       }

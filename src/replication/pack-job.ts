@@ -39,6 +39,7 @@ export interface PackJob {
   readonly directory: string
 }
 
+/** Of an epoch that is sealed; its files are durable when the worker's `written` has answered for its tag. */
 export interface PackResult {
   readonly endLsn: Lsn
   readonly initializing: boolean

@@ -1,7 +1,4 @@
-import { closeSync, fdatasyncSync, openSync, renameSync, rmSync, writevSync } from 'node:fs'
-import path from 'node:path'
-import { syncDirectory } from '../block/durable-file.js'
-import { errnoOf, StorageError } from '../block/storage-error.js'
+import assert from 'node:assert/strict'
 import { type Lsn, volumeIndex } from '../block/units.js'
 import { serveCalls } from '../block/worker-calls.js'
 import { loadEpoch } from '../journal/epoch.js'
@@ -11,15 +8,20 @@ import { partFileName } from '../replication-file/part-file-name.js'
 import { copyLayer, type EpochRecords, journalLayer } from './epoch-records.js'
 import { foldEpoch } from './fold.js'
 import { EPOCH_JOURNAL_LIMIT, type PackJob, type PackResult } from './pack-job.js'
+import { PackMemory } from './pack-memory.js'
 import { partRecords, splitParts } from './part-records.js'
+import { PartWriting } from './part-writing.js'
 import { SentContent } from './sent-content.js'
 
 /** What the far side will hold, by stream; valid only after the epoch whose last tag stands beside it. */
 const sent = new Map<string, { readonly content: SentContent; tag: string }>()
 /** Streams whose sent content is remembered, the latest. */
 const sentLimit = 32
+/** Epochs that are sealed and not known to be durable, by the tag of their last part. */
+const sealed = new Map<string, PartWriting>()
+const memory = new PackMemory()
 
-/** Make one epoch: read, fold, seal, and put its files, durable, into the source buffer. */
+/** Make one epoch: read, fold, seal. Its files are on their way to the source buffer, and durable when written() says so. */
 async function pack(job: PackJob): Promise<PackResult> {
   const { directory, id, segmentBytes } = job.journal
   const journal = loadEpoch({
@@ -29,9 +31,10 @@ async function pack(job: PackJob): Promise<PackResult> {
     from: job.from,
     to: job.to,
     limitBytes: EPOCH_JOURNAL_LIMIT,
+    into: memory.journal,
   })
   const endLsn = journal.endLsn
-  const records = journalLayer(journal, copyLayer(job.copies))
+  const records = journalLayer(journal, job.copies.length > 0 ? copyLayer(job.copies, memory.copy) : [])
   const fold = foldEpoch(records)
   const content = sentContentOf(job)
   const { kept, rawBytes, foldedBytes, identicalBytes } = partRecords(fold, records, content, job.ontoZeros)
@@ -51,6 +54,7 @@ async function pack(job: PackJob): Promise<PackResult> {
   }
 }
 
+/** Each part is written while the next one is made. */
 async function writeParts(
   job: PackJob,
   endLsn: Lsn,
@@ -64,69 +68,54 @@ async function writeParts(
   const groups = splitParts([...declared, ...kept])
   const parts: { name: string; lengthBytes: number }[] = []
   const { pairingId, streamId, generation, epoch } = job.place
+  const secret = Buffer.from(job.secret)
+  const writing = new PartWriting(job.directory)
   let previousTag: Buffer = Buffer.from(job.place.previousTag)
   let compressedBytes = 0
-  groups.forEach((group, part) => {
-    const header: PartHeader = {
-      pairingId: Buffer.from(pairingId),
-      streamId: Buffer.from(streamId),
-      generation,
-      epoch,
-      part,
-      partCount: groups.length,
-      previousTag,
-      firstLsn: job.from,
-      endLsn,
-      firstTimeNs: records.oldestNs,
-      lastTimeNs: records.newestNs,
-      initializing,
+  try {
+    for (const [part, group] of groups.entries()) {
+      const header: PartHeader = {
+        pairingId: Buffer.from(pairingId),
+        streamId: Buffer.from(streamId),
+        generation,
+        epoch,
+        part,
+        partCount: groups.length,
+        previousTag,
+        firstLsn: job.from,
+        endLsn,
+        firstTimeNs: records.oldestNs,
+        lastTimeNs: records.newestNs,
+        initializing,
+      }
+      const area = await memory.takePart()
+      try {
+        const encoded = encodePart(header, group, secret, area)
+        const name = partFileName(header)
+        writing.begin(name, encoded.bytes, () => memory.givePart(area))
+        parts.push({ name, lengthBytes: encoded.lengthBytes })
+        previousTag = encoded.tag
+        compressedBytes += encoded.compressedBytes
+      } catch (error) {
+        memory.givePart(area)
+        throw error
+      }
     }
-    const encoded = encodePart(header, group, Buffer.from(job.secret))
-    const name = partFileName(header)
-    writeFile(job.directory, name, encoded.bytes)
-    parts.push({ name, lengthBytes: encoded.lengthBytes })
-    previousTag = encoded.tag
-    compressedBytes += encoded.compressedBytes
-  })
-  await syncDirectory(job.directory)
+  } catch (error) {
+    await writing.over()
+    throw error
+  }
+  sealed.set(previousTag.toString('hex'), writing)
   return { parts, tag: previousTag, compressedBytes }
 }
 
-/** Durable under its name, except for the folder's entry. @throws StorageError BUFFER_DISK_FULL, BUFFER_UNAVAILABLE */
-function writeFile(directory: string, name: string, pieces: readonly Buffer[]): void {
-  const file = path.join(directory, name)
-  const temporary = `${file}.tmp`
-  try {
-    const fd = openSync(temporary, 'w', 0o600)
-    try {
-      writeAll(fd, pieces)
-      fdatasyncSync(fd)
-    } finally {
-      closeSync(fd)
-    }
-    renameSync(temporary, file)
-  } catch (cause) {
-    rmSync(temporary, { force: true })
-    const full = errnoOf(cause) === 'ENOSPC'
-    throw new StorageError(full ? 'BUFFER_DISK_FULL' : 'BUFFER_UNAVAILABLE', {
-      op: 'write replication file',
-      object: file,
-      cause,
-      retry: 'later',
-      hint: full
-        ? 'Free space on the file system of the source buffer; the journal collects meanwhile.'
-        : 'Check the file system of the source buffer; the journal collects meanwhile.',
-    })
-  }
-}
-
-function writeAll(fd: number, pieces: readonly Buffer[]): void {
-  let left = [...pieces]
-  while (left.length > 0) {
-    let written = writevSync(fd, left.slice(0, 512))
-    while (left.length > 0 && written >= left[0]!.length) written -= left.shift()!.length
-    if (left.length > 0) left = [left[0]!.subarray(written), ...left.slice(1)]
-  }
+/** Its files are durable under their names. Asked once of each epoch that was packed. */
+async function written(tag: Uint8Array): Promise<void> {
+  const key = Buffer.from(tag).toString('hex')
+  const writing = sealed.get(key)
+  assert(writing, 'no such epoch is being written')
+  sealed.delete(key)
+  await writing.durable()
 }
 
 /**
@@ -146,4 +135,4 @@ function rememberSent(job: PackJob, content: SentContent, tag: Buffer): void {
   if (sent.size > sentLimit) sent.delete(sent.keys().next().value!)
 }
 
-serveCalls({ pack })
+serveCalls({ pack }, { written })

@@ -1,4 +1,4 @@
-import { lsn, volumeIndex } from '../block/units.js'
+import { lsn } from '../block/units.js'
 import { PART_RAW_LIMIT, PART_RECORD_LIMIT, RECORD_PAYLOAD_LIMIT } from '../replication-file/limits.js'
 import type { PartRecord } from '../replication-file/part.js'
 import { payloadLength } from '../replication-file/part-index.js'
@@ -24,20 +24,19 @@ export function partRecords(
   const kept: PartRecord[] = []
   let identicalBytes = 0
   for (const folded of fold.volumes) {
-    const volume = folded.volume
+    const { volume } = folded
     for (let at = 0; at < folded.count; at++) {
       const record = folded.record[at]!
       const offset = folded.offset[at]!
       const lengthBytes = folded.lengthBytes[at]!
-      const stamp = { volume: volumeIndex(volume), lsn: lsn(records.lsn[record]!), timeNs: records.timeNs[record]! }
+      const stamp = { volume, lsn: lsn(records.lsn[record]!), timeNs: records.timeNs[record]! }
       if (folded.kind[at] !== foldKind.write) {
         content.forget(volume, offset, lengthBytes)
         kept.push({ ...stamp, kind: folded.kind[at] === foldKind.trim ? 'trim' : 'zero', offset, lengthBytes })
         continue
       }
       if (!records.isCopy(record)) survivingBytes += lengthBytes
-      const from = folded.payloadOffset[at]!
-      const payload = records.payload(record).subarray(from, from + lengthBytes)
+      const payload = pieceOf(records.payload(record), folded.payloadOffset[at]!, lengthBytes)
       for (const piece of splitZeroBlocks(offset, payload)) {
         const pieceOffset = offset + piece.start
         if (piece.zero) {
@@ -46,18 +45,20 @@ export function partRecords(
             kept.push({ ...stamp, kind: 'zero', offset: pieceOffset, lengthBytes: piece.lengthBytes })
           continue
         }
-        const data = payload.subarray(piece.start, piece.start + piece.lengthBytes)
+        const data = pieceOf(payload, piece.start, piece.lengthBytes)
         identicalBytes += data.length
         for (const { start, lengthBytes: length } of content.sift(volume, pieceOffset, data)) {
           identicalBytes -= length
           for (let done = 0; done < length; done += RECORD_PAYLOAD_LIMIT) {
-            const end = Math.min(length, done + RECORD_PAYLOAD_LIMIT)
-            const bytes = data.subarray(start + done, start + end)
+            const bytes = pieceOf(data, start + done, Math.min(length - done, RECORD_PAYLOAD_LIMIT))
+            // Not spread: there is one of these for each block that was written.
             kept.push({
-              ...stamp,
               kind: 'write',
+              volume,
               offset: pieceOffset + start + done,
               lengthBytes: bytes.length,
+              lsn: stamp.lsn,
+              timeNs: stamp.timeNs,
               payload: bytes,
             })
           }
@@ -66,6 +67,11 @@ export function partRecords(
     }
   }
   return { kept, rawBytes, foldedBytes: rawBytes - survivingBytes, identicalBytes }
+}
+
+/** The same object where nothing is cut off: making one costs more than most of what is done with it. */
+function pieceOf(bytes: Buffer, start: number, lengthBytes: number): Buffer {
+  return start === 0 && lengthBytes === bytes.length ? bytes : bytes.subarray(start, start + lengthBytes)
 }
 
 /** By hosts: what an initialisation copied does not count. */

@@ -55,7 +55,8 @@ export class SentContent {
     keep(0, head)
     for (let from = head; from < blocksEnd; from += digestsAtOnce * SENT_BLOCK_BYTES) {
       const to = Math.min(from + digestsAtOnce * SENT_BLOCK_BYTES, blocksEnd)
-      this.#digests.write(payload.subarray(from, to), this.#found)
+      const blocks = from === 0 && to === payload.length ? payload : payload.subarray(from, to)
+      this.#digests.write(blocks, this.#found)
       for (let at = from, word = 0; at < to; at += SENT_BLOCK_BYTES, word += DIGEST_WORDS) {
         if (!this.#exchange(volume, (offset + at) / SENT_BLOCK_BYTES, word)) keep(at, at + SENT_BLOCK_BYTES)
       }

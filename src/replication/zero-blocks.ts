@@ -20,18 +20,25 @@ const zeros = Buffer.alloc(ZERO_BLOCK_BYTES)
  * @param offset of the payload on its volume
  */
 export function splitZeroBlocks(offset: number, payload: Buffer): PayloadPiece[] {
+  const head = Math.min(payload.length, -offset & (ZERO_BLOCK_BYTES - 1))
+  const blocksEnd = head + Math.floor((payload.length - head) / ZERO_BLOCK_BYTES) * ZERO_BLOCK_BYTES
   const pieces: PayloadPiece[] = []
+  // Most payloads are a block or two, and none of zeros.
+  let first = head
+  while (first < blocksEnd && !isZeroBlock(payload, first)) first += ZERO_BLOCK_BYTES
+  if (first >= blocksEnd) {
+    if (payload.length > 0) pieces.push({ zero: false, start: 0, lengthBytes: payload.length })
+    return pieces
+  }
   const add = (zero: boolean, start: number, end: number) => {
     const last = pieces.at(-1)
     if (end <= start) return
     if (last?.zero === zero) pieces[pieces.length - 1] = { ...last, lengthBytes: end - last.start }
     else pieces.push({ zero, start, lengthBytes: end - start })
   }
-  const head = Math.min(payload.length, -offset & (ZERO_BLOCK_BYTES - 1))
-  const blocksEnd = head + Math.floor((payload.length - head) / ZERO_BLOCK_BYTES) * ZERO_BLOCK_BYTES
   let done = 0
   let zero = false
-  for (let at = head; at < blocksEnd; at += ZERO_BLOCK_BYTES) {
+  for (let at = first; at < blocksEnd; at += ZERO_BLOCK_BYTES) {
     const isZero = isZeroBlock(payload, at)
     if (isZero === zero) continue
     add(zero, done, at)

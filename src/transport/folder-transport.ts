@@ -106,12 +106,7 @@ export function folderTransport(endpoint: FolderEndpoint, pairingId: Buffer): Tr
 
 async function copy(source: SourceFile, target: FileHandle, { signal, onProgress }: TransferOptions): Promise<void> {
   try {
-    for await (const chunk of source.read(0, source.lengthBytes, signal)) {
-      for (let written = 0; written < chunk.length; ) {
-        written += (await target.write(chunk, written, chunk.length - written)).bytesWritten
-      }
-      onProgress?.(chunk.length)
-    }
+    await source.copyTo(target, signal, onProgress)
     signal.throwIfAborted()
     await target.sync()
   } finally {

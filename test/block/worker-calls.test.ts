@@ -21,3 +21,28 @@ serveCalls({ count: async (to, tell) => { for (let n = 1; n <= to; n++) tell(n);
   t.same(await Promise.all(answers), ['done', 'done'])
   t.same(told, [1, 2, 3])
 })
+
+t.test('a call that takes no turn is answered while others wait, and its failure is its own', async (t) => {
+  const script = join(scratchFolder(t, 'worker'), 'worker.mjs')
+  const calls = pathToFileURL(join(repositoryRoot, 'dist/src/block/worker-calls.js')).href
+  writeFileSync(
+    script,
+    `import { serveCalls } from ${JSON.stringify(calls)}
+let open
+const gate = new Promise((resolve) => { open = resolve })
+serveCalls(
+  { wait: async () => { await gate; return 'waited' }, next: () => 'next' },
+  { open: () => { open(); return 'opened' }, fail: () => { throw new Error('failed') } },
+)
+`,
+  )
+  const worker = new WorkerCalls(pathToFileURL(script))
+  t.teardown(() => worker.close())
+  const order: unknown[] = []
+  const note = (answer: unknown): number => order.push(answer)
+  const waiting = [worker.call('wait', 0).then(note), worker.call('next', 0).then(note)]
+  await t.rejects(worker.call('fail', 0), { message: 'failed' })
+  await worker.call('open', 0).then(note)
+  await Promise.all(waiting)
+  t.same(order, ['opened', 'waited', 'next'])
+})

@@ -19,7 +19,7 @@ export const initializeMeasure: Measure = {
   quick: true,
   figures: [
     { id: 'initialize-rate', title: 'initialize into a local folder', unit: 'MiB/s' },
-    { id: 'initialize-cpu', title: 'initialize, processor time of the source agent', unit: 's/GiB' },
+    { id: 'initialize-cpu', title: 'initialize, processor time of the source agent and its worker', unit: 's/GiB' },
     {
       id: 'initialize-applied-rate',
       title: 'initialize until it is applied, both agents on this machine',

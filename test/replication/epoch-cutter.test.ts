@@ -1,0 +1,209 @@
+import t from 'tap'
+import { Pause } from '../../src/block/pause.js'
+import { StorageError } from '../../src/block/storage-error.js'
+import { lsn } from '../../src/block/units.js'
+import type { WorkerCalls } from '../../src/block/worker-calls.js'
+import type { StreamJournal } from '../../src/journal/stream-journal.js'
+import type { CatchUp } from '../../src/replication/catch-up.js'
+import { EpochCutter } from '../../src/replication/epoch-cutter.js'
+import type { PackJob, PackResult } from '../../src/replication/pack-job.js'
+import type { RecordedVolumes } from '../../src/replication/recorded-volumes.js'
+import type { SourceBuffer } from '../../src/replication/source-buffer.js'
+import { newPosition, type StreamDefinition, StreamState } from '../../src/replication/stream-state.js'
+import { MemoryStore } from '../fixtures/memory-store.js'
+
+const pieceBytes = 4096
+const turn = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 5))
+
+/** A worker that seals at once, and writes when it is told to. */
+class Packer {
+  readonly jobs: PackJob[] = []
+  readonly writing: { tag: string; done: () => void; fail: (error: Error) => void }[] = []
+  sealing: StorageError | undefined
+
+  async call(method: string, argument: PackJob | Uint8Array): Promise<unknown> {
+    if (method === 'written') {
+      const tag = Buffer.from(argument as Uint8Array).toString('hex')
+      return new Promise<void>((done, fail) => this.writing.push({ tag, done, fail }))
+    }
+    const job = argument as PackJob
+    this.jobs.push(job)
+    if (this.sealing) throw this.sealing
+    return {
+      endLsn: job.to,
+      initializing: job.consistentFrom === null,
+      parts: [{ name: `part-${job.place.epoch}`, lengthBytes: 100 }],
+      tag: Buffer.alloc(16, this.jobs.length),
+      rawBytes: 0,
+      foldedBytes: 0,
+      identicalBytes: 0,
+      compressedBytes: 0,
+      oldestMs: 0,
+    } satisfies PackResult
+  }
+}
+
+/** A cutter in the middle of an initialisation of so many pieces, one an epoch. */
+async function initializing(t: Tap, pieces: number, bufferLimitBytes = 1e6) {
+  const state = new StreamState(new MemoryStore(), 's')
+  await state.move({ ...newPosition, phase: 'running', generation: 1, copy: { slot: 0, offset: 0 } })
+  const packer = new Packer()
+  let published = 4096n
+  const trimmed: bigint[] = []
+  const journal = {
+    directory: '/nowhere',
+    id: Buffer.alloc(16),
+    segmentBytes: 1 << 20,
+    counters: () => ({ publishedLsn: lsn(published), appliedLsn: lsn(published) }),
+    sync: async () => {
+      published += 512n
+      return lsn(published)
+    },
+    trim: (below: bigint) => trimmed.push(below),
+  }
+  const buffer = {
+    get bytes() {
+      return 100 * state.epochs.size
+    },
+    write: <T>(write: (directory: string, placed: () => void) => Promise<T>) => write('/nowhere', () => undefined),
+  }
+  const catchUp = {
+    plan: async (_: unknown, { offset }: { offset: number }) => ({
+      pieces: [{ volume: 0, path: '/nowhere', offset, lengthBytes: pieceBytes }],
+      next: offset / pieceBytes + 1 < pieces ? { slot: 0, offset: offset + pieceBytes } : null,
+    }),
+  }
+  const troubles: (string | null)[] = []
+  const cutter = new EpochCutter({
+    definition: { id: '00'.repeat(16), name: 's', volumes: [], epochMs: 1e9 } as unknown as StreamDefinition,
+    pairingId: Buffer.alloc(16),
+    secret: Buffer.alloc(32),
+    state,
+    buffer: buffer as unknown as SourceBuffer,
+    bufferLimitBytes,
+    journal: journal as unknown as StreamJournal,
+    volumes: { copySources: () => [] } as unknown as RecordedVolumes,
+    catchUp: catchUp as unknown as CatchUp,
+    packer: packer as unknown as WorkerCalls,
+    pause: new Pause(),
+    onCut: () => undefined,
+    onBufferFull: () => undefined,
+    onLetGo: () => undefined,
+    onTrouble: (error) => troubles.push(error?.code ?? null),
+  })
+  const stop = new AbortController()
+  let running = true
+  const ended = cutter.run(stop.signal).finally(() => {
+    running = false
+  })
+  const end = async (): Promise<void> => {
+    stop.abort()
+    for (const { done } of packer.writing) done()
+    await turn()
+    for (const { done } of packer.writing) done()
+    await ended
+  }
+  t.teardown(end)
+  return { state, packer, trimmed, troubles, stop, end, isRunning: () => running }
+}
+type Tap = { teardown(action: () => Promise<void>): void }
+
+const tagOf = (job: PackJob | undefined): string => Buffer.from(job!.place.previousTag).toString('hex')
+const unavailable = new StorageError('BUFFER_UNAVAILABLE', { op: 'write', object: 'x', hint: '', retry: 'later' })
+
+t.test('while the files of one epoch are written the next one is made, and no other', async (t) => {
+  const { state, packer, trimmed } = await initializing(t, 4)
+  await turn()
+  await turn()
+  t.equal(packer.jobs.length, 2, 'one ahead')
+  t.equal(tagOf(packer.jobs[1]), packer.writing[0]?.tag, 'it follows the first')
+  t.equal(packer.jobs[1]?.from, packer.jobs[0]?.to, 'where that ends')
+  t.same(
+    packer.jobs.map(({ copies }) => copies[0]?.offset),
+    [0, pieceBytes],
+  )
+  t.equal(state.position.cutEpoch, 0, 'neither exists yet')
+  packer.writing[1]?.done()
+  await turn()
+  t.equal(state.position.cutEpoch, 0, 'not before the first, though it is written')
+  packer.writing[0]?.done()
+  await turn()
+  await turn()
+  t.equal(state.position.cutEpoch, 2)
+  t.same(trimmed, [packer.jobs[0]?.to, packer.jobs[1]?.to])
+  t.same(state.position.copy, { slot: 0, offset: 2 * pieceBytes })
+})
+
+t.test('when the files of an epoch cannot be written neither it nor what was made on it exists', async (t) => {
+  const { state, packer, troubles } = await initializing(t, 4)
+  await turn()
+  await turn()
+  packer.writing[1]?.done()
+  packer.writing[0]?.fail(unavailable)
+  await turn()
+  await turn()
+  t.equal(state.position.cutEpoch, 0)
+  t.equal(state.epochs.size, 0)
+  t.same(state.position.copy, { slot: 0, offset: 0 }, 'the copy stands where it stood')
+  t.equal(troubles.at(-1), 'BUFFER_UNAVAILABLE')
+  await new Promise((resolve) => setTimeout(resolve, 2_100))
+  t.equal(packer.jobs[2]?.place.epoch, 1, 'it is made again')
+  t.equal(tagOf(packer.jobs[2]), tagOf(packer.jobs[0]))
+  t.equal(packer.jobs[2]?.from, packer.jobs[0]?.from)
+  packer.writing[2]?.done()
+  await turn()
+  t.equal(state.position.cutEpoch, 1)
+  t.equal(troubles.at(-1), null, 'and the trouble is over')
+})
+
+t.test('an epoch that cannot be sealed does not keep the one before from existing', async (t) => {
+  const { state, packer, troubles } = await initializing(t, 4)
+  packer.sealing = undefined
+  await turn()
+  packer.sealing = unavailable
+  packer.writing[0]?.done()
+  await turn()
+  packer.writing[1]?.done()
+  await turn()
+  await turn()
+  t.ok(state.position.cutEpoch >= 1)
+  t.equal(state.position.cutEpoch, packer.writing.length, 'all that were sealed')
+  t.equal(troubles.at(-1), 'BUFFER_UNAVAILABLE', 'and the trouble shows')
+})
+
+t.test('what follows a copy is made when the end of the copy is recorded, and not before', async (t) => {
+  const { state, packer } = await initializing(t, 2)
+  await turn()
+  await turn()
+  t.equal(packer.jobs.length, 2)
+  packer.writing[0]?.done()
+  await turn()
+  await turn()
+  t.equal(packer.jobs.length, 2, 'the last of the copy is not recorded')
+  packer.writing[1]?.done()
+  await turn()
+  await turn()
+  t.equal(state.position.copy, null)
+  t.ok(BigInt(state.position.copyEndLsn) >= packer.jobs[1]!.to)
+  t.equal(packer.jobs.length, 3)
+  t.equal(packer.jobs[2]?.consistentFrom, BigInt(state.position.copyEndLsn), 'it knows where the far side is a state')
+})
+
+t.test('an epoch that is sealed counts against the limit of the buffer', async (t) => {
+  const { packer } = await initializing(t, 9, 100)
+  await turn()
+  await turn()
+  t.equal(packer.jobs.length, 1)
+})
+
+t.test('a stop waits for what is being written, and makes nothing of it', async (t) => {
+  const { state, packer, stop, end, isRunning } = await initializing(t, 4)
+  await turn()
+  stop.abort()
+  await turn()
+  t.ok(isRunning(), 'it waits')
+  await end()
+  t.notOk(isRunning())
+  t.equal(packer.writing.length, packer.jobs.length, 'each that was made was waited for')
+  t.equal(state.position.cutEpoch, 0)
+})
