@@ -41,7 +41,8 @@ export function holdInWorkers(fd: number): void {
 }
 
 /**
- * Calls into one worker process; they are answered in order, but for those that take no turn. A worker that dies fails what waits and is started anew.
+ * Calls into one worker process; they are answered in order, but for those that take no turn. A worker that dies fails
+ * what waits and is started anew.
  *
  * A process, not a thread: what a worker reads and writes may be served by this very process. A thread that waits for
  * its own process keeps a killed one from ending, and with it the connection that it waits for: for ever. A worker
