@@ -1,0 +1,62 @@
+import { mkdirSync, readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import { PART_AREA_COUNT, PackMemory } from '../../src/replication/pack-memory.js'
+import { PartWriting } from '../../src/replication/part-writing.js'
+import { PART_FILE_LIMIT } from '../../src/replication-file/limits.js'
+import { scratchFolder } from '../fixtures/paths.js'
+
+t.test('files are whole under their names, and nothing else is left', async (t) => {
+  const folder = scratchFolder(t, 'part-writing')
+  const writing = new PartWriting(folder)
+  let over = 0
+  const count = (): void => {
+    over += 1
+  }
+  writing.begin('a', [Buffer.from('one'), Buffer.alloc(0), Buffer.from('two')], count)
+  writing.begin('b', [Buffer.alloc(9_000_000, 7)], count)
+  await writing.durable()
+  t.same(readdirSync(folder).sort(), ['a', 'b'])
+  t.equal(readFileSync(join(folder, 'a'), 'latin1'), 'onetwo')
+  t.ok(readFileSync(join(folder, 'b')).equals(Buffer.alloc(9_000_000, 7)))
+  t.equal(over, 2, 'their memory is free')
+})
+
+t.test('one file that cannot be written is told when no other is written any more', async (t) => {
+  const folder = scratchFolder(t, 'part-writing')
+  // A folder in the place of the second file: it cannot be given its name.
+  mkdirSync(join(folder, 'b', 'c'), { recursive: true })
+  const writing = new PartWriting(folder)
+  let over = 0
+  const count = (): void => {
+    over += 1
+  }
+  writing.begin('b', [Buffer.from('x')], count)
+  writing.begin('a', [Buffer.alloc(20_000_000, 1)], count)
+  await t.rejects(writing.durable(), { code: 'BUFFER_UNAVAILABLE', retry: 'later' })
+  t.equal(over, 2)
+  t.same(readdirSync(folder).sort(), ['a', 'b'], 'no temporary file is left')
+  t.equal(readFileSync(join(folder, 'a')).length, 20_000_000)
+})
+
+t.test('no more parts are in memory at once than are allowed, and who waits goes on in turn', async (t) => {
+  const memory = new PackMemory()
+  const areas: Buffer[] = []
+  for (let at = 0; at < PART_AREA_COUNT; at++) areas.push(await memory.takePart())
+  t.equal(new Set(areas).size, PART_AREA_COUNT)
+  for (const { length } of areas) t.equal(length, PART_FILE_LIMIT)
+  const got: string[] = []
+  const first = memory.takePart().then((area) => {
+    got.push('first')
+    return area
+  })
+  const second = memory.takePart().then(() => got.push('second'))
+  await new Promise((resolve) => setTimeout(resolve, 20))
+  t.same(got, [])
+  memory.givePart(areas[0]!)
+  t.equal(await first, areas[0], 'the same memory')
+  t.same(got, ['first'])
+  memory.givePart(areas[1]!)
+  await second
+  t.same(got, ['first', 'second'])
+})
