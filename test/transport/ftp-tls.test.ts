@@ -27,7 +27,7 @@ t.test(
     const content = randomBytes(8 * MiB)
     await writeFile(local, content)
     const folder = 'ab'.repeat(16)
-  let isDead = false
+    let isDead = false
     const onProgress = (): void => {
       if (!isDead) proxy.lastWords('500 OOPS: child died\r\n')
       isDead = true
