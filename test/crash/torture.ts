@@ -48,7 +48,7 @@ const proofs: readonly Proof[] = [
   {
     name: 'fuzz',
     command: (seed) => [process.execPath, 'dist/test/fuzz/main.js', 'all', '--seconds', '60', '--seed', `${seed}`],
-    ...{ rounds: 9 * 60, unit: 'seconds' },
+    ...{ rounds: 10 * 60, unit: 'seconds' },
   },
   { name: 'arrivals', command: () => test('destage/arrivals'), rounds: 900, unit: 'files' },
   { name: 'source-agent', command: () => test('crash/source-agent'), rounds: 10, unit: 'kills' },
