@@ -15,9 +15,12 @@ import { badDisk } from '../fixtures/bad-disk.js'
 import { scratchFolder } from '../fixtures/paths.js'
 import type { PowerCutDevice } from '../fixtures/power-cut.js'
 import { difference, farPath, type Sites } from '../fixtures/sites.js'
+import { mountSmallDisk } from '../fixtures/small-disk.js'
 import { stampVerify, startStamp } from '../fixtures/stamp.js'
+import { newSeed, Random } from '../pool/model/random.js'
 
 const run = promisify(execFile)
+const isLong = process.env.TORTURE_ROUNDS !== undefined
 const journal = 'journal: { segment: 4MiB, limit: 16MiB }\n'
 const blocks = (8 * MiB) / 4096
 const load = { threads: 2, sizes: '512-65536', fsyncEvery: 20, seconds: 120, blocks }
@@ -38,7 +41,7 @@ async function sites(t: Test, name: string, farConfig = ''): Promise<SitesWithDi
   return { folder, source, destination, disk }
 }
 
-t.jobs = 5
+t.jobs = isLong ? 1 : 7
 
 async function attached(agent: Agent, name: string): Promise<string> {
   const { device } = await agent.cli<VolumeView>('volume', 'attach', name)
@@ -244,3 +247,70 @@ t.test(
     t.match(await status(), { generation: 1 }, 'no new copy')
   },
 )
+
+t.test('the file system below the file of a pool is full: hosts are told, and go on when it has room', async (t) => {
+  const name = 'bad-full'
+  const folder = scratchFolder(t, name)
+  const small = await mountSmallDisk(24 * MiB)
+  t.teardown(() => small.unmount())
+  const source = await Agent.start(t, folder, 'source')
+  const file = join(small.directory, 'pool')
+  await source.cli('pool', 'create', `${name}-pool`, '--file', file, '--size', '64MiB')
+  await source.cli('volume', 'create', name, '--pool', `${name}-pool`, '--size', '32MiB')
+  const device = await attached(source, name)
+  const write = (letter: string, at: number, count: number) =>
+    run('bash', [
+      '-c',
+      `tr '\\0' ${letter} </dev/zero | dd of=${device} bs=64K seek=${at} count=${count} iflag=fullblock oflag=direct conv=notrunc,fsync status=none`,
+    ])
+  await write('A', 0, 16)
+  await t.rejects(write('B', 16, 496), /No space left|Input.output error/, 'the host is told')
+  const before = lettersOf(device, 32 * MiB).join('')
+  t.match(before, /^A{16}B+[0B?]*0+$/, 'what found room is there, nothing else has changed')
+  t.match(await source.cli('pool', 'show', `${name}-pool`), { state: 'online' })
+  await run('mount', ['-o', 'remount,size=128M', small.directory])
+  await write('C', 16, 496)
+  t.match(lettersOf(device, 32 * MiB).join(''), /^A{16}C{496}$/, 'hosts go on, without a restart')
+  await checkedClean(t, source, name, `${name}-pool`)
+})
+
+t.test('the n-th write, flush or read of a pool fails, for a while: nothing acknowledged is lost', async (t) => {
+  const seed = newSeed()
+  const random = new Random(seed)
+  t.comment(`seed ${seed} (SEED=${seed} repeats its choices)`)
+  const name = 'bad-nth'
+  const both = await sites(t, name)
+  const { source, folder, disk } = both
+  await thin(source, disk, name)
+  let device = await attached(source, name)
+  await mirror(source, name, [name])
+  const log = join(folder, 'stamps')
+  const status = () => source.streamStatus(name)
+  let failed = 0
+  for (let round = 1; round <= (isLong ? 15 : 1); round++) {
+    const writer = startStamp(device, log, { ...load, rate: 150, seed: seed + round, append: true })
+    await delay(300)
+    const kind = random.pick(['write', 'flush', 'read'] as const)
+    const [skip, count] = [random.below(kind === 'write' ? 60 : 4), random.between(1, 6)]
+    await disk.fail(kind, skip, count)
+    for (let waitedMs = 0; (await disk.failed()) === failed && waitedMs < 8000; waitedMs += 100) await delay(100)
+    await delay(random.between(0, 1500))
+    const now = await disk.failed()
+    await disk.mend()
+    const { errno, writes } = await writer.stop()
+    const told = await status()
+    t.comment(`${kind} ${skip}+${count}, ${now - failed} failed, ${writes} writes, errno ${errno}: ${told.state}`)
+    failed = now
+    await (random.chance(0.5) ? source.terminate() : source.kill())
+    await source.start()
+    await source.until(status, ({ state, catchUp }) => state === 'replicating' && catchUp === null, 60_000)
+    device = (await source.cli<VolumeView>('volume', 'show', name)).device!
+    const verdict = stampVerify(device, log, { requireAll: true, blocks })
+    t.match(verdict, { ok: true }, JSON.stringify(verdict).slice(0, 300))
+    await flush(source, name)
+    t.equal(await difference(device, await farPath(both, name)), '', 'both sides are equal')
+  }
+  t.ok(failed > 0, `${failed} requests have failed`)
+  t.match(await status(), { generation: 1 }, 'no new copy')
+  await checkedClean(t, source, name, `${name}-pool`)
+})

@@ -32,6 +32,16 @@ const proofs: readonly Proof[] = [
     ...{ rounds: 48, unit: 'faults', environment: { TORTURE_ROUNDS: '1' } },
   },
   {
+    name: 'bad-disk',
+    command: () => test('crash/bad-disk'),
+    ...{ rounds: 21, unit: 'faults', environment: { TORTURE_ROUNDS: '1' } },
+  },
+  {
+    name: 'interrupted-copies',
+    command: () => test('crash/interrupted-copies'),
+    ...{ rounds: 7, unit: 'kills', environment: { TORTURE_ROUNDS: '1' } },
+  },
+  {
     name: 'power-cut',
     command: (seed) => [
       ...ownNamespace,
