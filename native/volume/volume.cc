@@ -316,7 +316,7 @@ Result<void> Volume::syncBacking() {
     sync_->request([done](int errnoValue) { done->set_value(errnoValue); });
   }
   const int failed = result.get();
-  if (failed != 0) return Error::fromErrno("IO_FAILED", "sync " + options_.path, failed);
+  if (failed != 0) return Error::fromErrno("IO_FAILED", "sync " + (options_.path.empty() ? options_.name : options_.path), failed);
   return {};
 }
 

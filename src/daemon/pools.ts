@@ -157,7 +157,8 @@ export class Pools {
         throw new StorageError('ALREADY_IN_USE', { op, object: path, hint: `It belongs to ${holder} of this agent.` })
       }
     }
-    const pool = await this.#options.engine.open(paths)
+    const id = await this.#options.engine.identify(paths[0]!).catch(() => undefined)
+    const pool = await this.#openPool(paths, id)
     try {
       const known = this.#entries.get(pool.name)
       if (known && (known.pool || known.checking || known.record.id !== pool.id)) throw nameInUse(op, pool.name)
@@ -212,7 +213,8 @@ export class Pools {
       return record
     })
     try {
-      return await this.#options.engine.check(record.paths, repair, (checking) => {
+      const afterFailure = this.#hasFailed(record.id)
+      return await this.#options.engine.check(record.paths, { repair, afterFailure }, (checking) => {
         const entry = this.#entries.get(name)
         if (entry?.checking) this.#entries.set(name, { ...entry, checking })
       })
@@ -235,7 +237,7 @@ export class Pools {
     const op = 'pool open'
     let pool: ThinPool | undefined
     try {
-      pool = await this.#options.engine.open(record.paths)
+      pool = await this.#openPool(record.paths, record.id)
       if (pool.id !== record.id) {
         const hint = `Another pool lies on ${record.paths.join(', ')}. To have that: tidemark pool export ${record.name}, then import it.`
         throw new StorageError('OTHER_POOL', { op, object: record.name, hint })
@@ -248,6 +250,26 @@ export class Pools {
       this.#entries.set(record.name, { record, pool: undefined, failure, checking: null })
       this.#say('error', 'POOL_UNUSABLE', record.name, error)
     }
+  }
+
+  /** What was remembered of its failure is forgotten when it is open: all that counts is in a checkpoint then. */
+  async #openPool(paths: readonly string[], id?: string): Promise<ThinPool> {
+    const afterFailure = id !== undefined && this.#hasFailed(id)
+    const pool = await this.#options.engine.open(paths, {
+      afterFailure,
+      onFailed: (failed) => this.#noteFailed(failed),
+    })
+    if (afterFailure) await this.#options.store.remove([failedKey(pool.id)])
+    return pool
+  }
+
+  #hasFailed(id: string): boolean {
+    return this.#options.store.get(failedKey(id)) !== undefined
+  }
+
+  #noteFailed(id: string): void {
+    const unrecorded = (error: unknown): void => this.#say('error', 'STATE_UNAVAILABLE', id, error)
+    this.#options.store.put({ [failedKey(id)]: true }).catch(unrecorded)
   }
 
   #entry(name: string): Entry {
@@ -269,7 +291,7 @@ export class Pools {
     try {
       for (const { path, replaces } of devices) if (replaces) await rm(path)
       await engine.create({ ...rest, devices: devices.map(({ replaces, ...device }) => device) })
-      return await engine.open(devices.map(({ path }) => path))
+      return await this.#openPool(devices.map(({ path }) => path))
     } catch (error) {
       for (const { path, kind } of devices) if (kind === 'file') await rm(path, { force: true })
       throw error
@@ -346,6 +368,10 @@ export class Pools {
     const text = error instanceof StorageError ? `${error.message}. ${error.hint}` : String(error)
     this.#options.report({ severity, code, object, text: `${text} ${more}`.trimEnd() })
   }
+}
+
+function failedKey(id: string): string {
+  return `failed-pool/${id}`
 }
 
 function openView(pool: ThinPool): PoolView {

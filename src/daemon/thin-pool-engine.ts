@@ -21,15 +21,18 @@ export function thinPoolEngine(options: {
   const checker = new WorkerCalls(new URL('./pool-check-worker.js', import.meta.url))
   return {
     create: (pool) => createPool(pool),
-    open: (paths) =>
+    open: (paths, failure) =>
       Pool.open(paths, {
+        ...failure,
         report,
         direct: config.direct,
         waitForSpaceMs: config.poolWaitMs,
         marks: config.poolMarks,
       }),
-    check: (paths, repair, onProgress) =>
-      checker.call('check', { paths, repair } satisfies PoolCheckJob, (told) => onProgress(told as CheckProgressView)),
+    check: (paths, options, onProgress) =>
+      checker.call('check', { paths, ...options } satisfies PoolCheckJob, (told) =>
+        onProgress(told as CheckProgressView),
+      ),
     identify,
     erase,
     close: () => checker.close(),

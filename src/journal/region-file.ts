@@ -34,6 +34,7 @@ export const regionPageFields = {
 } as const
 
 const writerVersion = 0x000100
+const leastRegionBytes = 4096
 
 /** A whole file: nothing in the current map, `map` as the previous one. */
 export function encodeRegionFile(recordId: Buffer, map: RegionMap): Buffer {
@@ -108,7 +109,15 @@ function readLayout(file: Buffer, recordId: Buffer, volumeBytes: readonly number
   if (file.readUInt16LE(h.version.offset) !== REGION_VERSION) return undefined
   if (file.readUInt16LE(h.headerLength.offset) !== REGION_HEADER_BYTES) return undefined
   if (!file.subarray(h.recordId.offset, h.recordId.offset + h.recordId.size).equals(recordId)) return undefined
-  return { regionBytes: Number(file.readBigUInt64LE(h.regionBytes.offset)), volumeBytes }
+  const regionBytes = Number(file.readBigUInt64LE(h.regionBytes.offset))
+  // Less would be a map of any size.
+  if (!isRegionSize(regionBytes)) return undefined
+  return { regionBytes, volumeBytes }
+}
+
+/** A power of two from 4 KiB on. */
+function isRegionSize(bytes: number): boolean {
+  return Number.isSafeInteger(bytes) && bytes >= leastRegionBytes && Number.isInteger(Math.log2(bytes))
 }
 
 function pageBits(bits: Uint8Array, page: number): Uint8Array {

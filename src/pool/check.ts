@@ -42,6 +42,8 @@ export interface PoolCheck {
 
 export interface CheckOptions {
   readonly repair?: boolean
+  /** As of OpenMetadataOptions. */
+  readonly afterFailure?: boolean
   /** Called now and then: pages of units read, of so many that are to be read. A repair reads all of them again. */
   readonly onProgress?: (progress: CheckProgress) => void
   /** For tests: where the checkpoint of a repair may be cut short. */
@@ -73,7 +75,7 @@ async function checkOnce(paths: readonly string[], options: CheckOptions): Promi
 
 async function checkDevices(
   devices: PoolDevices,
-  { repair = false, onStep, onProgress }: CheckOptions,
+  { repair = false, afterFailure = false, onStep, onProgress }: CheckOptions,
 ): Promise<PoolCheck> {
   const progress = new CountedPages(onProgress)
   const findings = new Findings()
@@ -86,7 +88,8 @@ async function checkDevices(
   if (newest) findings.addDamage(newest.damage, whole.length > 0 ? 'warning' : 'error', whole.length > 0)
   // Of a pool that was not closed, copies that a next checkpoint was about to replace may be half written; with a power
   // cut, one superblock too.
-  if (isClosed || boot.equals(lastBoot)) findings.addDamage(superblockDamage, 'warning', whole.length > 0)
+  if (isClosed || (boot.equals(lastBoot) && !afterFailure))
+    findings.addDamage(superblockDamage, 'warning', whole.length > 0)
   if (older && (isClosed || !newest?.found)) findings.addDamage(older.damage, 'warning', whole.length > 0)
   const [first] = whole
   for (const text of first ? catalogFaults(first.tree.catalog) : ['no checkpoint is whole']) {
@@ -105,7 +108,7 @@ async function checkDevices(
   noteCopies(base, isStrict, findings)
   const lost = await lostUnits(base, checkpoints, ring)
   const unreadable = layersOfLost(base.insteadOf ?? base)
-  const options = { lock: true, readOnly: !repair, ...(onStep && { onStep }) }
+  const options = { lock: true, readOnly: !repair, afterFailure, ...(onStep && { onStep }) }
   const store = MetadataStore.from(base.found, { devices, damage: [], boot, lastBoot, options })
   const lostRecords = await store.findLostRecords(await findLogEnd(ring, store.logSequence))
   const replayed = await replayLog(store, new SavedPages(store, lost), lost)

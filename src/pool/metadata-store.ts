@@ -31,6 +31,8 @@ export interface OpenMetadataOptions {
   readonly onStep?: (step: CheckpointStep) => void
   /** For tests: of another boot than this one. */
   readonly bootId?: Buffer
+  /** A sync of this pool failed since it was opened last: of its log counts what counts after a power cut. */
+  readonly afterFailure?: boolean
 }
 
 export interface StoreParts {
@@ -56,7 +58,7 @@ export class MetadataStore {
   readonly logSequence: LogSequence
   /** Closed with this checkpoint. */
   readonly clean: boolean
-  /** The machine was restarted since somebody opened the pool last, or this is another machine. */
+  /** The machine was restarted since somebody opened the pool last, this is another machine, or a sync has failed. */
   readonly afterPowerCut: boolean
   /** What is damaged and was read around. */
   readonly damage: readonly Damage[]
@@ -75,7 +77,7 @@ export class MetadataStore {
     this.holes = tree.holes
     this.logSequence = superblock.logSequence
     this.clean = superblock.clean
-    this.afterPowerCut = !parts.boot.equals(parts.lastBoot)
+    this.afterPowerCut = parts.options.afterFailure === true || !parts.boot.equals(parts.lastBoot)
     this.damage = parts.damage
     this.#units = tree.units
     this.#superblock = superblock

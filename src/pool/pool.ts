@@ -26,6 +26,14 @@ export interface OpenPoolOptions {
   /** Percentages, ascending. */
   readonly marks?: readonly number[]
   readonly intercept?: Pick<Intercept, 'openPool' | 'openVolume'>
+  /** A sync of it failed since it was opened last; see onFailed(). */
+  readonly afterFailure?: boolean
+  /**
+   * It cannot be written any more. What was not committed is not on the disk for certain, although this machine goes on: that it
+   * failed must be remembered, and said when it is opened or checked next.
+   * @param id the pool's
+   */
+  readonly onFailed?: (id: string) => void
   /** For tests: where a checkpoint may be cut short. */
   readonly onCheckpointStep?: (step: CheckpointStep) => void
 }
@@ -46,25 +54,29 @@ export class Pool implements ThinPool {
    * @throws StorageError as of MetadataStore.open(), recoverPool() and Intercept.openPool(); nothing stays open then
    */
   static async open(paths: readonly string[], options: OpenPoolOptions): Promise<Pool> {
-    const { report, onCheckpointStep, intercept = realIntercept } = options
+    const { report, onCheckpointStep, intercept = realIntercept, afterFailure = false } = options
     const { waitForSpaceMs = defaultWaitForSpaceMs, marks = defaultMarks } = options
     const store = await MetadataStore.open(paths, {
       lock: true,
+      afterFailure,
       ...(onCheckpointStep && { onStep: onCheckpointStep }),
     })
     let native: NativePool | undefined
+    let pool: RunningPool | undefined
+    const onFailed = (): void => options.onFailed?.(store.poolId.toString('hex'))
     try {
       const { state, head, needed } = await recoverPool(store)
       await store.unlock()
-      let pool: RunningPool | undefined
       native = openNative(store, head, intercept, options.direct ?? false, (event) => pool?.onPoolEvent(event))
       await store.assertUnchanged()
-      pool = new RunningPool({ report, intercept, waitForSpaceMs, marks }, store, state, native)
+      pool = new RunningPool({ report, intercept, waitForSpaceMs, marks, onFailed }, store, state, native)
       // From here on the pool says that it is open, and on which boot; what was recovered is in both trees.
       await pool.checkpointer.runAs({ twice: needed })
       begin(pool)
       return new Pool(pool)
     } catch (error) {
+      // The checkpoint that was to begin it.
+      if (pool) onFailed()
       await native?.close().catch(() => undefined)
       await store.close()
       throw error

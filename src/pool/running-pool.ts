@@ -21,6 +21,8 @@ export interface RunningPoolOptions {
   readonly intercept: Pick<Intercept, 'openVolume'>
   readonly waitForSpaceMs: number
   readonly marks: readonly number[]
+  /** Called once, before anybody is told. */
+  readonly onFailed: () => void
 }
 
 /** The parts of an open pool, and what each tells the others. */
@@ -53,7 +55,10 @@ export class RunningPool {
       onTaken: () => this.lookAtMarks(),
       onDurable: (sequence) => this.reclaim.durable(sequence),
       makeRoom: () => this.checkpointer.run(),
-      onBroken: (error) => this.#onBroken(error),
+      onBroken: (error) => {
+        options.onFailed()
+        this.#onBroken(error)
+      },
     })
     this.slots = new Slots(state.geometry, state.units, () => this.reclaim.look())
     this.reclaim = new Reclaim(native, state.geometry, this.slots, {

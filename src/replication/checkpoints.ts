@@ -5,6 +5,7 @@ import { lsn } from '../block/units.js'
 import type { StreamJournal } from '../journal/stream-journal.js'
 import type { RecordedVolumes } from './recorded-volumes.js'
 import type { RegionKeeper } from './region-keeper.js'
+import type { StreamHealth } from './stream-health.js'
 import type { StreamState } from './stream-state.js'
 
 /** The backing is synced, and the journal before it given up, this often while there are writes. */
@@ -12,6 +13,14 @@ const checkpointMs = 5_000
 /** Hosts wait at most so long for room in a full journal while epochs are cut. */
 const roomLimitMs = 20_000
 const roomPollMs = 100
+const backingUnsynced = 'BACKING_UNSYNCED'
+
+export interface CheckpointParts {
+  readonly volumes: RecordedVolumes
+  readonly state: StreamState
+  readonly regions: RegionKeeper
+  readonly health: StreamHealth
+}
 
 /** Keeps the replay after a crash short, and makes room in the journal. */
 export class Checkpoints {
@@ -19,22 +28,24 @@ export class Checkpoints {
   readonly #volumes: RecordedVolumes
   readonly #state: StreamState
   readonly #regions: RegionKeeper
+  readonly #health: StreamHealth
   readonly #turns = new Exclusive()
   /** Ends the wait for the next one. */
   readonly pause = new Pause()
 
-  constructor(journal: StreamJournal, volumes: RecordedVolumes, state: StreamState, regions: RegionKeeper) {
+  constructor(journal: StreamJournal, { volumes, state, regions, health }: CheckpointParts) {
     this.#journal = journal
     this.#volumes = volumes
     this.#state = state
     this.#regions = regions
+    this.#health = health
   }
 
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       await this.pause.wait(checkpointMs, signal)
       if (signal.aborted) return
-      await this.#take().catch(unlessUnrecorded)
+      await this.#take().catch(unlessNotTaken)
       await this.#tendRegions(signal)
     }
   }
@@ -62,16 +73,40 @@ export class Checkpoints {
     if (!signal.aborted) await this.#regions.tend(this.#journal, cutLsn)
   }
 
+  /** Epochs go on being cut and sent when it fails: the far side may soon have the only whole copy. */
+  async #sync(): Promise<void> {
+    try {
+      await this.#volumes.sync()
+    } catch (cause) {
+      if (!(cause instanceof StorageError) || cause.code !== 'IO_FAILED') throw cause
+      const failed = unsynced(cause)
+      this.#health.noteUnsynced(failed)
+      throw failed
+    }
+    this.#health.noteUnsynced(null)
+  }
+
   /** @returns whether a segment became free */
   #take(): Promise<boolean> {
     return this.#turns.run(async () => {
-      await this.#journal.checkpoint(() => this.#volumes.sync())
+      await this.#journal.checkpoint(() => this.#sync())
       return this.#journal.trim(lsn(BigInt(this.#state.position.cutLsn)))
     })
   }
 }
 
-/** A checkpoint that could not be recorded is taken again later; the journal is kept from the one before on. */
-function unlessUnrecorded(error: unknown): void {
-  if (!(error instanceof StorageError) || error.code !== 'STATE_UNAVAILABLE') throw error
+/** Not taken for now; the journal is kept from the one before on. */
+const notTaken = new Set(['STATE_UNAVAILABLE', backingUnsynced])
+
+function unlessNotTaken(error: unknown): void {
+  if (!(error instanceof StorageError) || !notTaken.has(error.code)) throw error
+}
+
+function unsynced(cause: StorageError): StorageError {
+  return new StorageError(backingUnsynced, {
+    op: 'checkpoint',
+    object: cause.object,
+    cause,
+    hint: 'The disk below a volume failed a sync. What it may have lost is kept in the journal, and written again by the next start of the agent: mend the disk (see dmesg), then restart the agent.',
+  })
 }

@@ -24,9 +24,9 @@ export class RunningStream {
   readonly #group: LoopGroup
 
   constructor(options: RunningStreamOptions) {
-    const { state, journal, health, onChange } = options
+    const { journal, health, onChange } = options
     this.journal = journal
-    this.checkpoints = new Checkpoints(journal, options.volumes, state, options.regions)
+    this.checkpoints = new Checkpoints(journal, options)
     const transfers = new Transfers(options)
     this.sender = transfers.sender
     this.cutter = new EpochCutter({

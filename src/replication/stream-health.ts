@@ -16,6 +16,8 @@ export class StreamHealth {
   #reading: StorageError | null = null
   /** The source buffer or the backing cannot be used for now. */
   trouble: StorageError | null = null
+  /** The disk below a volume failed a sync: what hosts were told is safe may be in the journal alone. */
+  unsynced: StorageError | null = null
   bufferFull = false
   /** Hosts wait, or get errors: why. */
   blocked: string | undefined
@@ -67,6 +69,7 @@ export class StreamHealth {
   reset(): void {
     this.failure = undefined
     this.trouble = null
+    this.unsynced = null
     this.bufferFull = false
     this.blocked = undefined
     this.farSide = { state: '', reason: '' }
@@ -75,6 +78,18 @@ export class StreamHealth {
   noteTrouble(error: StorageError | null): void {
     this.#noteTurn(this.trouble, error, 'TROUBLE_OVER', 'epochs are cut again')
     this.trouble = error
+  }
+
+  noteUnsynced(error: StorageError | null): void {
+    this.#noteTurn(this.unsynced, error, 'BACKING_SYNCED', 'the volumes of the stream are synced again')
+    this.unsynced = error
+  }
+
+  /** The journal takes no more writes, and must not be given up: what it holds may be nowhere else. */
+  noteRefused(error: unknown): void {
+    this.blocked =
+      'Host writes fail: the disk below a volume failed a sync, and the journal, which has what that may have lost, takes no more. Mend the disk (see dmesg), then restart the agent: it replays the journal.'
+    this.say('error', 'HOSTS_REFUSED', `${error}. ${this.blocked}`)
   }
 
   noteFarSide(state: string, reason: string): void {

@@ -300,7 +300,7 @@ export class StreamRecording {
    */
   async #journalStopped(running: RunningStream, reason: string): Promise<void> {
     const end = running.journal.counters().publishedLsn
-    await this.#mustNotCount().catch((error) => this.#health.say('error', 'SYNC_FAILED', String(error)))
+    if (!(await this.#answers.mayGiveUp(running, this.#mustNotCount()))) return
     await insist(
       () => this.#isOver(running) || this.#noteMapping(reason, end).then(() => this.#isOver(running)),
       (error) => this.#health.say('error', 'STATE_UNAVAILABLE', `${error}. Hosts of this stream wait for it.`),

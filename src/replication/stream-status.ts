@@ -18,7 +18,10 @@ export type SourceStreamState =
 export interface StreamFacts {
   readonly definition: StreamDefinition
   readonly position: StreamPosition
-  readonly health: Pick<StreamHealth, 'failure' | 'link' | 'trouble' | 'bufferFull' | 'blocked' | 'farSide'>
+  readonly health: Pick<
+    StreamHealth,
+    'failure' | 'link' | 'trouble' | 'unsynced' | 'bufferFull' | 'blocked' | 'farSide'
+  >
   readonly waitingBytes: number
   /** Regions that are sent again, or will be. */
   readonly catchUp: { readonly reason: string; readonly doneBytes: number; readonly totalBytes: number } | null
@@ -27,7 +30,7 @@ export interface StreamFacts {
 /** The state an operator sees, and why: the gravest thing first. */
 export function describeStream(facts: StreamFacts): { state: SourceStreamState; reason: string } {
   const { definition, position } = facts
-  const { failure, link, trouble, bufferFull, blocked, farSide } = facts.health
+  const { failure, link, trouble, unsynced, bufferFull, blocked, farSide } = facts.health
   if (failure !== undefined) return { state: 'failed', reason: failure }
   if (position.phase === 'new') return { state: 'new', reason: `run: tidemark stream initialize ${definition.name}` }
   if (position.phase === 'diverged') {
@@ -49,6 +52,7 @@ export function describeStream(facts: StreamFacts): { state: SourceStreamState; 
     const why = definition.paused ? ' Transfer is paused.' : link ? ` ${link.code}: ${link.hint}` : ''
     return { state: 'blocked', reason: blocked + why }
   }
+  if (unsynced) return { state: 'waiting', reason: `${unsynced.code}: ${unsynced.hint}` }
   if (trouble) return { state: 'waiting', reason: `${trouble.code}: ${trouble.hint}` }
   if (definition.paused) return { state: 'paused', reason: 'transfer paused by an operator; writes are recorded' }
   if (link) return { state: 'waiting', reason: `${link.code}: ${link.hint}` }

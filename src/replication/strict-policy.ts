@@ -70,6 +70,26 @@ export class JournalAnswers {
       this.#holding = undefined
     }
   }
+
+  /**
+   * The journal is about to be given up. Only when what it has promised is on the backings: else hosts get errors until the next
+   * start of the agent has replayed it.
+   * @param onBackings rejects when a backing cannot be synced
+   */
+  async mayGiveUp({ journal, stop }: RunningStream, onBackings: Promise<void>): Promise<boolean> {
+    const { health, changes } = this.#options
+    const error = await onBackings.then(
+      () => undefined,
+      (cause: unknown) => cause,
+    )
+    if (error === undefined) return true
+    // A stream that ends closes its journal, and keeps what is in it.
+    if (stop.signal.aborted) return false
+    journal.native.refuse(true)
+    health.noteRefused(error)
+    changes.announce()
+    return false
+  }
 }
 
 /**

@@ -74,7 +74,7 @@ export class Backing {
         retry: 'later',
         hint: full
           ? 'Free space on the file system that holds it.'
-          : 'Check that the file or device is there and healthy.',
+          : 'Check that the file or device is there and healthy, or the pool that it is in (tidemark pool list).',
       })
     }
   }

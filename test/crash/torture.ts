@@ -32,6 +32,16 @@ const proofs: readonly Proof[] = [
     ...{ rounds: 48, unit: 'faults', environment: { TORTURE_ROUNDS: '1' } },
   },
   {
+    name: 'bad-disk',
+    command: () => test('crash/bad-disk'),
+    ...{ rounds: 21, unit: 'faults', environment: { TORTURE_ROUNDS: '1' } },
+  },
+  {
+    name: 'interrupted-copies',
+    command: () => test('crash/interrupted-copies'),
+    ...{ rounds: 7, unit: 'kills', environment: { TORTURE_ROUNDS: '1' } },
+  },
+  {
     name: 'power-cut',
     command: (seed) => [
       ...ownNamespace,
@@ -48,7 +58,7 @@ const proofs: readonly Proof[] = [
   {
     name: 'fuzz',
     command: (seed) => [process.execPath, 'dist/test/fuzz/main.js', 'all', '--seconds', '60', '--seed', `${seed}`],
-    ...{ rounds: 9 * 60, unit: 'seconds' },
+    ...{ rounds: 10 * 60, unit: 'seconds' },
   },
   { name: 'arrivals', command: () => test('destage/arrivals'), rounds: 900, unit: 'files' },
   { name: 'source-agent', command: () => test('crash/source-agent'), rounds: 10, unit: 'kills' },

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { readFile, rm, writeFile } from 'node:fs/promises'
 import type { CheckProgressView, PoolCheckView } from '../../src/api/agent-operations.js'
 import { StorageError } from '../../src/block/storage-error.js'
-import type { PoolEngine } from '../../src/daemon/pool-engine.js'
+import type { PoolEngine, PoolFailure } from '../../src/daemon/pool-engine.js'
 import type {
   ByteExtent,
   CreatePoolOptions,
@@ -155,9 +155,11 @@ export class FakePool implements ThinPool {
 /** Pools that are files holding their ids; what they contain is remembered here. */
 export class FakeEngine implements PoolEngine {
   readonly pools = new Map<string, FakePool>()
-  readonly checks: { paths: readonly string[]; repair: boolean }[] = []
+  readonly checks: { paths: readonly string[]; repair: boolean; afterFailure: boolean }[] = []
   /** Thrown by the next call of create or open. */
   failNext: Error | undefined
+  /** What was said of the pool when it was opened last. */
+  opened: PoolFailure | undefined
   /** The check ends when this does. */
   checking: Promise<void> = Promise.resolve()
 
@@ -175,8 +177,9 @@ export class FakeEngine implements PoolEngine {
     )
   }
 
-  async open(paths: readonly string[]): Promise<ThinPool> {
+  async open(paths: readonly string[], failure: PoolFailure): Promise<ThinPool> {
     this.#maybeFail()
+    this.opened = failure
     const ids = new Set(await Promise.all(paths.map((path) => this.identify(path))))
     const [id] = ids
     const pool = id === undefined ? undefined : this.pools.get(id)
@@ -189,10 +192,10 @@ export class FakeEngine implements PoolEngine {
 
   async check(
     paths: readonly string[],
-    repair: boolean,
+    options: { readonly repair: boolean; readonly afterFailure: boolean },
     onProgress: (progress: CheckProgressView) => void,
   ): Promise<PoolCheckView> {
-    this.checks.push({ paths, repair })
+    this.checks.push({ paths, ...options })
     onProgress({ donePages: 3, totalPages: 4 })
     await this.checking
     const none = { volumes: 0, snapshots: 0, sizeBytes: 0, allocatedBytes: 0, mappedBytes: 0 }

@@ -75,6 +75,24 @@ t.test('a pool that cannot be opened says why, and keeps no other from its volum
   ])
 })
 
+t.test('that a pool failed is remembered until it has been opened again', async (t) => {
+  const { pools, engine, store, create } = agent(t)
+  const { id } = await create('p', 'a')
+  t.equal(engine.opened?.afterFailure, false)
+  engine.opened!.onFailed(id)
+  await pools.close()
+  const next = agent(t, engine, store)
+  engine.failNext = new Error('its disk is still broken')
+  await next.pools.open()
+  await next.pools.check('p', false, (inner) => inner())
+  t.match(engine.checks, [{ afterFailure: true }], 'a check knows it, too')
+  t.equal(engine.opened!.afterFailure, true, 'and it is opened as after a power cut')
+  await next.pools.close()
+  const third = agent(t, engine, store)
+  await third.pools.open()
+  t.equal(engine.opened!.afterFailure, false, 'once')
+})
+
 t.test('another pool under the paths of one is not taken for it', async (t) => {
   const { pools, engine, store, create, file } = agent(t)
   await create('p', 'a')
@@ -224,7 +242,7 @@ t.test('a check has the pool for itself, other commands go on, and it is open ag
   }
   end()
   t.match(await checked, { clean: true })
-  t.same(engine.checks, [{ paths: [file('a')], repair: true }])
+  t.same(engine.checks, [{ paths: [file('a')], repair: true, afterFailure: false }])
   t.equal(pools.view('p').check, null)
   t.equal(pools.get('p').name, 'p')
 })

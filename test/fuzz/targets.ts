@@ -8,10 +8,12 @@ import { part } from './targets/part.js'
 import { poolCatalog } from './targets/pool-catalog.js'
 import { poolLog } from './targets/pool-log.js'
 import { poolPages } from './targets/pool-pages.js'
+import { regions } from './targets/regions.js'
 
 /** Everything that reads what may have been damaged, or made by somebody else. */
 export const targets: Readonly<Record<string, OpenTarget>> = {
   journal,
+  regions,
   part,
   message,
   pairing,

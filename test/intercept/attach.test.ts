@@ -157,6 +157,13 @@ t.test('a raw block device is a backing, unless somebody uses it', async (t) => 
   await run('losetup', '--detach', raw)
 })
 
+t.test('a device never promises that more than a sector is kept whole', async (t) => {
+  const rig = await Rig.open()
+  t.teardown(() => rig.close())
+  const device = await rig.attach(rig.volume(await rig.backing('sectors', 16 * MiB)))
+  t.equal(await run('blockdev', '--getss', '--getpbsz', device), '512\n512')
+})
+
 t.test('a disk with blocks of 4 KiB gives a device with blocks of 4 KiB', async (t) => {
   const rig = await Rig.open()
   t.teardown(() => rig.close())
@@ -165,6 +172,7 @@ t.test('a disk with blocks of 4 KiB gives a device with blocks of 4 KiB', async 
   t.equal(volume.logicalBlockBytes, 4096)
   const device = await rig.attach(volume)
   t.equal(await run('blockdev', '--getss', device), '4096')
+  t.equal(await run('blockdev', '--getpbsz', device), '4096')
   const bytes = randomBytes(2 * MiB)
   await writeDevice(device, 4 * MiB, bytes, rig.folder)
   t.ok((await readDevice(device, 4 * MiB, bytes.length)).equals(bytes))

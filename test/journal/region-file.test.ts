@@ -2,6 +2,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { gunzipSync } from 'node:zlib'
 import t from 'tap'
+import { crc32c } from '../../src/block/crc32c.js'
 import { MiB } from '../../src/block/units.js'
 import {
   decodeRegionFile,
@@ -106,6 +107,22 @@ t.test('a damaged page counts as all its regions, a damaged or foreign header as
   t.throws(() => decodeRegionFile(whole, Buffer.alloc(16), layout.volumeBytes, 'x'), { code: 'REGIONS_DAMAGED' })
   t.throws(() => decodeRegionFile(whole, recordId, [100 * MiB], 'x'), { code: 'REGIONS_DAMAGED' })
 })
+
+t.test(
+  'a header with a right checksum and no size of regions is refused, however large a map it would make',
+  async (t) => {
+    for (const regionBytes of [0n, 1n, 512n, 4097n, 3n * 2n ** 20n, 2n ** 63n]) {
+      const file = encodeRegionFile(recordId, sample())
+      file.writeBigUInt64LE(regionBytes, regionHeaderFields.regionBytes.offset)
+      file.writeUInt32LE(crc32c(file.subarray(0, regionHeaderFields.crc.offset)), regionHeaderFields.crc.offset)
+      t.throws(
+        () => decodeRegionFile(file, recordId, layout.volumeBytes, 'x'),
+        { code: 'REGIONS_DAMAGED' },
+        `${regionBytes}`,
+      )
+    }
+  },
+)
 
 t.test('a file that is not there is told from one that is damaged', async (t) => {
   const path = join(scratchFolder(t, 'regions'), 'regions')
