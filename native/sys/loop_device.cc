@@ -138,24 +138,33 @@ Result<void> LoopDevice::followFile() const {
   return Error::fromErrno("LOOP_FAILED", "change the size of " + path_, errno);
 }
 
+namespace {
+
+/** @param name without /dev/ */
+bool hasBackingPath(const std::string& name, const std::string& backingPath) {
+  std::ifstream stream("/sys/block/" + name + "/loop/backing_file");
+  std::string file;
+  std::getline(stream, file);
+  return file == backingPath || file == backingPath + " (deleted)";
+}
+
+}  // namespace
+
 std::vector<std::string> loopDevicesByBackingPath(const std::string& backingPath) {
   std::vector<std::string> paths;
   const std::unique_ptr<DIR, int (*)(DIR*)> folder(opendir("/sys/block"), closedir);
   if (!folder) return paths;
   while (const dirent* entry = readdir(folder.get())) {
     const std::string name = entry->d_name;
-    if (name.rfind("loop", 0) != 0) continue;
-    std::ifstream stream("/sys/block/" + name + "/loop/backing_file");
-    std::string file;
-    std::getline(stream, file);
-    if (file == backingPath || file == backingPath + " (deleted)") paths.push_back("/dev/" + name);
+    if (name.rfind("loop", 0) == 0 && hasBackingPath(name, backingPath)) paths.push_back("/dev/" + name);
   }
   return paths;
 }
 
-void unbindWhenUnused(const std::string& loopPath) {
+void unbindWhenUnused(const std::string& loopPath, const std::string& backingPath) {
+  // While it is open nobody else can be given its number.
   const UniqueFd fd(open(loopPath.c_str(), O_RDONLY | O_CLOEXEC));
-  if (fd) ioctl(fd.get(), LOOP_CLR_FD);
+  if (fd && hasBackingPath(loopPath.substr(loopPath.rfind('/') + 1), backingPath)) ioctl(fd.get(), LOOP_CLR_FD);
 }
 
 }  // namespace tidemark

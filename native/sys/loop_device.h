@@ -69,7 +69,10 @@ class LoopDevice {
 /** Paths of loop devices whose backing file has this path, also when that file can no longer be reached. */
 std::vector<std::string> loopDevicesByBackingPath(const std::string& backingPath);
 
-/** Unbind whoever bound it; a device in use is unbound by the kernel when its last user closes it. */
-void unbindWhenUnused(const std::string& loopPath);
+/**
+ * Unbind the device from the file with this path, whoever bound it, unless it has another by now. A device in use is unbound
+ * by the kernel when its last user closes it.
+ */
+void unbindWhenUnused(const std::string& loopPath, const std::string& backingPath);
 
 }  // namespace tidemark

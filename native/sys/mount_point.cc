@@ -113,7 +113,7 @@ Result<void> releaseStaleMount(const std::string& mountPoint) {
     if (connectionSwitch) abortConnection(connectionSwitch.value());
   }
   // The loop devices first: while one is bound it keeps the dead filesystem alive.
-  for (const std::string& device : loopDevicesByBackingPath(path)) unbindWhenUnused(device);
+  for (const std::string& device : loopDevicesByBackingPath(path)) unbindWhenUnused(device, path);
   for (int attempt = 0; attempt < maximumStackedMounts && isMounted(path); attempt++) {
     if (umount2(path.c_str(), MNT_FORCE | MNT_DETACH | UMOUNT_NOFOLLOW) == 0) continue;
     if (errno == EINVAL) break;
