@@ -1,21 +1,25 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { WorkerCalls } from '../../src/block/worker-calls.js'
 import { repositoryRoot, scratchFolder } from '../fixtures/paths.js'
 
-t.test('what a method tells of itself comes before its answer, to its own caller alone', async (t) => {
+/** A worker with these methods, as `serveCalls` takes them. */
+function workerWith(t: Test, methods: string, before = ''): WorkerCalls {
   const script = join(scratchFolder(t, 'worker'), 'worker.mjs')
   const calls = pathToFileURL(join(repositoryRoot, 'dist/src/block/worker-calls.js')).href
-  writeFileSync(
-    script,
-    `import { serveCalls } from ${JSON.stringify(calls)}
-serveCalls({ count: async (to, tell) => { for (let n = 1; n <= to; n++) tell(n); return 'done' } })
-`,
-  )
+  writeFileSync(script, `import { serveCalls } from ${JSON.stringify(calls)}\n${before}\nserveCalls(${methods})\n`)
   const worker = new WorkerCalls(pathToFileURL(script))
   t.teardown(() => worker.close())
+  return worker
+}
+
+t.test('what a method tells of itself comes before its answer, to its own caller alone', async (t) => {
+  const worker = workerWith(
+    t,
+    "{ count: async (to, tell) => { for (let n = 1; n <= to; n++) tell(n); return 'done' } }",
+  )
   const told: unknown[] = []
   const answers = [worker.call('count', 3, (progress) => told.push(progress)), worker.call('count', 2)]
   t.same(await Promise.all(answers), ['done', 'done'])
@@ -23,21 +27,12 @@ serveCalls({ count: async (to, tell) => { for (let n = 1; n <= to; n++) tell(n);
 })
 
 t.test('a call that takes no turn is answered while others wait, and its failure is its own', async (t) => {
-  const script = join(scratchFolder(t, 'worker'), 'worker.mjs')
-  const calls = pathToFileURL(join(repositoryRoot, 'dist/src/block/worker-calls.js')).href
-  writeFileSync(
-    script,
-    `import { serveCalls } from ${JSON.stringify(calls)}
-let open
-const gate = new Promise((resolve) => { open = resolve })
-serveCalls(
-  { wait: async () => { await gate; return 'waited' }, next: () => 'next' },
-  { open: () => { open(); return 'opened' }, fail: () => { throw new Error('failed') } },
-)
-`,
+  const worker = workerWith(
+    t,
+    `{ wait: async () => { await gate; return 'waited' }, next: () => 'next' },
+     { open: () => { open(); return 'opened' }, fail: () => { throw new Error('failed') } }`,
+    'let open; const gate = new Promise((resolve) => { open = resolve })',
   )
-  const worker = new WorkerCalls(pathToFileURL(script))
-  t.teardown(() => worker.close())
   const order: unknown[] = []
   const note = (answer: unknown): number => order.push(answer)
   const waiting = [worker.call('wait', 0).then(note), worker.call('next', 0).then(note)]
