@@ -145,7 +145,8 @@ class Journal {
 
   /**
    * While set nobody waits for this journal: who finds it full gets JOURNAL_FULL, who finds it failed JOURNAL_FAILED,
-   * flushes too. A journal that has room takes writes all the same.
+   * flushes too. A journal that has room takes writes all the same. Unset, the event of a full journal is raised anew
+   * for whoever waits already: it may have come while the one before was answered, and hosts would wait for ever.
    */
   void refuse(bool refuse);
 

@@ -293,10 +293,10 @@ void SegmentStore::refuseWaiting(bool refuse) {
   {
     std::lock_guard lock(mutex_);
     refuseWaiting_ = refuse;
-    // Whoever waits from here on is told of anew.
     if (!refuse) fullRaised_ = false;
   }
   made_.notify_all();
+  work_.notify_one();
 }
 
 void SegmentStore::stopWaiting() {

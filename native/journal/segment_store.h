@@ -74,7 +74,7 @@ class SegmentStore {
   /** Whoever waits in next(), and every later caller, gets null. */
   void stopWaiting();
 
-  /** While set next() does not wait: null when no segment is ready. */
+  /** While set next() does not wait: null when no segment is ready. Unset, onFull tells anew of whoever waits, or will. */
   void refuseWaiting(bool refuse);
 
   /** fdatasync, in order, every mapped segment that holds a byte of [from, to). */

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { type ChildProcess, fork } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
+import { basename } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { errnoOf, type RetryClass, StorageError } from './storage-error.js'
 
@@ -42,7 +43,7 @@ export function holdInWorkers(fd: number): void {
 
 /**
  * Calls into one worker process; they are answered in order, but for those that take no turn. A worker that dies fails
- * what waits and is started anew.
+ * what waits (WORKER_ENDED, to be tried again) and is started anew.
  *
  * A process, not a thread: what a worker reads and writes may be served by this very process. A thread that waits for
  * its own process keeps a killed one from ending, and with it the connection that it waits for: for ever. A worker
@@ -93,15 +94,16 @@ export class WorkerCalls {
     worker.on('message', (reply: Reply) => this.#settle(reply))
     // An error is followed by an exit, when the next worker may have calls of its own.
     let over = false
-    const ended = (error: unknown): void => {
+    const ended = (cause: unknown): void => {
       if (over) return
       over = true
       if (this.#worker === worker) this.#worker = undefined
+      const error = workerEnded(basename(this.#script.pathname, '.js'), cause)
       for (const { reject } of this.#waiting.values()) reject(error)
       this.#waiting.clear()
     }
     worker.on('error', ended)
-    worker.on('exit', () => ended(new Error(`worker ${this.#script.pathname} ended`)))
+    worker.on('exit', (code, signal) => ended(signal ?? `exit code ${code}`))
     this.#worker = worker
     return worker
   }
@@ -121,6 +123,17 @@ export class WorkerCalls {
     if ('error' in reply) waiting?.reject(revive(reply.error))
     else waiting?.resolve(reply.value)
   }
+}
+
+/** A worker is gone, with what only it knew: the same may be asked of the next one. */
+export function workerEnded(worker: string, cause?: unknown): StorageError {
+  return new StorageError('WORKER_ENDED', {
+    op: 'work',
+    object: worker,
+    cause,
+    retry: 'later',
+    hint: 'It is started again when it is needed. When that does not help, see whether memory is short (dmesg).',
+  })
 }
 
 /** When memory is short a worker goes before its agent, but after what is not of this system. */

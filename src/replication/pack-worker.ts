@@ -1,6 +1,5 @@
-import assert from 'node:assert/strict'
 import { type Lsn, volumeIndex } from '../block/units.js'
-import { serveCalls } from '../block/worker-calls.js'
+import { serveCalls, workerEnded } from '../block/worker-calls.js'
 import { loadEpoch } from '../journal/epoch.js'
 import { encodePart } from '../replication-file/encode-part.js'
 import type { PartHeader, PartRecord } from '../replication-file/part.js'
@@ -109,11 +108,14 @@ async function writeParts(
   return { parts, tag: previousTag, compressedBytes }
 }
 
-/** Its files are durable under their names. Asked once of each epoch that was packed. */
+/**
+ * Its files are durable under their names. Asked once of each epoch that was packed.
+ * @throws StorageError WORKER_ENDED: another process packed it
+ */
 async function written(tag: Uint8Array): Promise<void> {
   const key = Buffer.from(tag).toString('hex')
   const writing = sealed.get(key)
-  assert(writing, 'no such epoch is being written')
+  if (!writing) throw workerEnded('pack-worker', 'the one before had sealed the epoch')
   sealed.delete(key)
   await writing.durable()
 }

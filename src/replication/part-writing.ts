@@ -33,7 +33,9 @@ export class PartWriting {
     const written = await Promise.allSettled(this.#files)
     const failed = written.find((result) => result.status === 'rejected')
     if (failed) throw failed.reason
-    await syncDirectory(this.#directory)
+    await syncDirectory(this.#directory).catch((cause) => {
+      throw cannotWrite(this.#directory, cause)
+    })
   }
 }
 
@@ -55,15 +57,19 @@ async function writeFile(file: string, pieces: readonly Buffer[]): Promise<void>
     await rename(temporary, file)
   } catch (cause) {
     await rm(temporary, { force: true }).catch(() => undefined)
-    const full = errnoOf(cause) === 'ENOSPC'
-    throw new StorageError(full ? 'BUFFER_DISK_FULL' : 'BUFFER_UNAVAILABLE', {
-      op: 'write replication file',
-      object: file,
-      cause,
-      retry: 'later',
-      hint: full
-        ? 'Free space on the file system of the source buffer; the journal collects meanwhile.'
-        : 'Check the file system of the source buffer; the journal collects meanwhile.',
-    })
+    throw cannotWrite(file, cause)
   }
+}
+
+function cannotWrite(object: string, cause: unknown): StorageError {
+  const full = errnoOf(cause) === 'ENOSPC'
+  return new StorageError(full ? 'BUFFER_DISK_FULL' : 'BUFFER_UNAVAILABLE', {
+    op: 'write replication file',
+    object,
+    cause,
+    retry: 'later',
+    hint: full
+      ? 'Free space on the file system of the source buffer; the journal collects meanwhile.'
+      : 'Check the file system of the source buffer; the journal collects meanwhile.',
+  })
 }

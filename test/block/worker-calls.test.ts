@@ -41,3 +41,14 @@ t.test('a call that takes no turn is answered while others wait, and its failure
   await Promise.all(waiting)
   t.same(order, ['opened', 'waited', 'next'])
 })
+
+t.test(
+  'a worker that dies fails what waits, to be tried again, and the next call is answered by another',
+  async (t) => {
+    const worker = workerWith(t, "{ die: () => process.kill(process.pid, 'SIGKILL'), pid: () => process.pid }")
+    const first = await worker.call<number>('pid', 0)
+    const calls = [worker.call('die', 0), worker.call('pid', 0)]
+    for (const call of calls) await t.rejects(call, { code: 'WORKER_ENDED', retry: 'later', message: /SIGKILL/ })
+    t.not(await worker.call('pid', 0), first)
+  },
+)

@@ -65,18 +65,20 @@ function write(target: string, megabytes: number): { readonly ended: Promise<str
 }
 
 t.test('strict: hosts wait for a journal that is full, then get an error, and nothing is mapped', async (t) => {
-  await source.cli('stream', 'set', name, '--policy', 'strict', '--wait', '4s')
+  await source.cli('stream', 'set', name, '--policy', 'strict', '--wait', '8s')
   renameSync(between, away)
   const writer = write(device, 80)
   const waits = await source.until(status, ({ state }) => state === 'blocked', 60_000)
-  t.match(waits, { policy: 'strict', waitMs: 4000, reason: /Host writes wait/ })
+  t.match(waits, { policy: 'strict', waitMs: 8000, reason: /Host writes wait/ })
   t.notOk(writer.done(), 'no host has seen anything but a wait')
   t.match(await writer.ended, /^1 [\s\S]*No space left/, 'then it gets an error')
   t.match(await status(), { state: 'blocked', reason: /Host writes fail/, generation: 1, catchUp: null })
   const begun = performance.now()
   t.match(await write(device, 1).ended, /^1 /)
-  t.ok(performance.now() - begun < 3000, 'whoever comes later gets it at once')
-  t.same([await said('HOSTS_WAIT'), await said('HOSTS_REFUSED'), await said('STREAM_MAPPING')], [1, 1, 0])
+  t.ok(performance.now() - begun < 7000, 'whoever comes later gets it at once')
+  // Before the buffer is full a segment may become free now and then: each wait of more than a second is told.
+  t.ok((await said('HOSTS_WAIT')) >= 1)
+  t.same([await said('HOSTS_REFUSED'), await said('STREAM_MAPPING')], [1, 0])
 })
 
 t.test("a dead destination never holds another destination's journal", async (t) => {

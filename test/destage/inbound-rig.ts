@@ -189,7 +189,7 @@ export class InboundRig {
     }
   }
 
-  async until(holds: () => boolean, limitMs = 15_000): Promise<void> {
+  async until(holds: () => boolean, limitMs = 60_000): Promise<void> {
     const deadline = performance.now() + limitMs
     while (!holds()) {
       if (performance.now() > deadline) throw new Error(`not within ${limitMs} ms: ${JSON.stringify(this.events)}`)

@@ -342,6 +342,28 @@ TEST("a full journal that refuses fails whoever waits and whoever comes, takes w
   CHECK(journal->close().ok());
 }
 
+TEST("who waits for a full journal is told of again when it refuses no more") {
+  test::TemporaryFolder folder;
+  auto options = optionsFor(folder);
+  options.limitBytes = 2 * kMiB;
+  std::atomic<int> full{0};
+  options.onEvent = [&](const JournalEvent&) { ++full; };
+  auto journal = mustOpen(options);
+  std::thread writer([&] {
+    while (append(*journal, std::string(100'000, 'w')) != 0) continue;
+  });
+  CHECK(eventually([&] { return full == 1; }));
+  // Once for each answer, and not before it.
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  CHECK(full == 1);
+  journal->refuse(false);
+  CHECK(eventually([&] { return full == 2; }));
+  journal->abandon();
+  writer.join();
+  CHECK(full == 2);
+  CHECK(journal->close().ok());
+}
+
 TEST("a failed journal that refuses answers writers and syncs with an error, also those that wait already") {
   test::TemporaryFolder folder;
   auto options = optionsFor(folder);

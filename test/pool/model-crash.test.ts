@@ -13,7 +13,8 @@ for (const powerCuts of [false, true]) {
     const seed = newSeed()
     t.comment(`seed ${seed}`)
     const folder = scratchFolder(t, 'model-crash')
-    const figures = await runModel({ seed, steps: 1500, folder, kills: true, powerCuts, limitMs })
+    const least = { kills: 4, powerCuts: powerCuts ? 2 : 0 }
+    const figures = await runModel({ seed, steps: 1500, folder, kills: true, powerCuts, limitMs, least })
     t.comment(JSON.stringify(figures))
     t.ok(figures.kills >= 4, 'it was killed again and again')
     if (powerCuts) t.ok(figures.powerCuts >= 2, 'and lost its power')

@@ -10,7 +10,15 @@ for (const [index, steps] of [1200, 1200, 1200].entries()) {
     const seed = newSeed()
     t.comment(`seed ${seed}`)
     const folder = scratchFolder(t, 'model')
-    const figures = await runModel({ seed, steps, folder, kills: false, powerCuts: false, limitMs })
+    const figures = await runModel({
+      seed,
+      steps,
+      folder,
+      kills: false,
+      powerCuts: false,
+      limitMs,
+      least: { steps: 300, verifications: 3 },
+    })
     t.comment(JSON.stringify(figures))
     t.ok(figures.steps >= 300, 'it went through hundreds of steps')
     t.ok(figures.verifications >= 3)

@@ -100,8 +100,8 @@ t.test('a volume of 16 TiB with 1 GiB in it is opened in no time, from pages', a
   const opened = await served.openVolume('huge')
   const milliseconds = performance.now() - begin
   t.comment(`${milliseconds.toFixed(1)} ms`)
-  // The bar is 200 ms on a machine that does nothing else.
-  t.ok(milliseconds < 1000)
+  // The bar is 200 ms on a machine that does nothing else; what must not happen is a step for each of 4 billion blocks.
+  t.ok(milliseconds < 10_000)
   t.equal(opened.nextMapped(0), 0)
   t.equal(opened.nextMapped(4 * KiB), 4 * KiB)
   t.equal(opened.nextMapped(MiB), 16 * GiB)

@@ -39,6 +39,11 @@ t.test('one file that cannot be written is told when no other is written any mor
   t.equal(readFileSync(join(folder, 'a')).length, 20_000_000)
 })
 
+t.test('a folder that cannot be synced is tried again, as a file that cannot be written', async (t) => {
+  const folder = join(scratchFolder(t, 'part-writing'), 'gone')
+  await t.rejects(new PartWriting(folder).durable(), { code: 'BUFFER_UNAVAILABLE', retry: 'later' })
+})
+
 t.test('no more parts are in memory at once than are allowed, and who waits goes on in turn', async (t) => {
   const memory = new PackMemory()
   const areas: Buffer[] = []

@@ -226,7 +226,7 @@ await t.test('a slow or silent stranger is cut off, and many of them leave room 
   t.teardown(() => clearInterval(drip))
   const started = performance.now()
   await Promise.all([once(silent, 'close'), once(dripping, 'close')])
-  t.ok(performance.now() - started < 4_000)
+  t.ok(performance.now() - started < 10_000)
   const crowd = await Promise.all(Array.from({ length: 20 }, () => connect(port).catch(() => undefined)))
   await until(
     async () =>

@@ -27,8 +27,9 @@ export interface RunOptions {
   readonly kills: boolean
   /** Of the kills, some lose what was not durable, as a power cut does. */
   readonly powerCuts: boolean
-  /** Stop after so long although steps are left. */
+  /** Stop after so long although steps are left, but not before the figures have reached these. */
   readonly limitMs?: number
+  readonly least?: Partial<RunFigures>
 }
 
 export interface RunFigures {
@@ -359,9 +360,11 @@ export async function runModel(options: RunOptions): Promise<RunFigures> {
   const { layout, sizes } = someLayout(new Random(options.seed ^ 0x5eed), options.folder)
   const run = new Run(options, layout)
   const deadline = Date.now() + (options.limitMs ?? Number.POSITIVE_INFINITY)
+  const least = Object.entries(options.least ?? {}) as [keyof RunFigures, number][]
+  const goesOn = (): boolean => Date.now() < deadline || least.some(([name, count]) => run.figures[name] < count)
   try {
     await run.begin(sizes)
-    for (let step = 0; step < options.steps && Date.now() < deadline; step++) await run.step()
+    for (let step = 0; step < options.steps && goesOn(); step++) await run.step()
     await run.end()
     return run.figures
   } catch (error) {
