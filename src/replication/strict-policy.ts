@@ -32,6 +32,8 @@ export class JournalAnswers {
   #failed: RunningStream | undefined
   /** Hosts are held for want of room in this one's journal: what it raises meanwhile is no news. */
   #holding: RunningStream | undefined
+  /** Hosts go on without this one's journal: that is said once. */
+  #givenUp: RunningStream | undefined
 
   constructor(options: StrictOptions) {
     this.#options = options
@@ -42,6 +44,14 @@ export class JournalAnswers {
    * @returns why hosts shall go on without it; undefined: they go on with it, or somebody else has seen to it
    */
   async answer(event: JournalEvent, running: RunningStream, isOver: () => boolean): Promise<string | undefined> {
+    if (this.#givenUp === running) return undefined
+    const reason = await this.#decide(event, running, isOver)
+    if (reason === undefined || this.#givenUp === running) return undefined
+    this.#givenUp = running
+    return reason
+  }
+
+  async #decide(event: JournalEvent, running: RunningStream, isOver: () => boolean): Promise<string | undefined> {
     const { checkpoints, stop, journal } = running
     const { policy, health } = this.#options
     const isStrict = (): boolean => policy().kind === 'strict'

@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process'
 import { mkdirSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { Agent, flush, mirror, pair } from '../fixtures/agent.js'
+import { Agent, delay, flush, mirror, pair } from '../fixtures/agent.js'
 import { forget, remember } from '../fixtures/leftovers.js'
 import { scratchFolder } from '../fixtures/paths.js'
 import { difference, farPath } from '../fixtures/sites.js'
@@ -81,6 +81,16 @@ t.test('strict: hosts wait for a journal that is full, then get an error, and no
   t.same([await said('HOSTS_REFUSED'), await said('STREAM_MAPPING')], [1, 0])
 })
 
+/** Hosts wait, and nothing makes room any more: while the buffer fills, a segment becomes free now and then. */
+async function blockedForGood(): Promise<void> {
+  for (;;) {
+    const { epoch } = await source.until(status, ({ state }) => state === 'blocked')
+    await delay(2000)
+    const later = await status()
+    if (later.state === 'blocked' && later.epoch.cut === epoch.cut) return
+  }
+}
+
 t.test("a dead destination never holds another destination's journal", async (t) => {
   t.match(await status(), { state: 'blocked' })
   for (let round = 0; round < 3; round++) {
@@ -95,7 +105,7 @@ t.test("a dead destination never holds another destination's journal", async (t)
 t.test('strict: when there is room hosts write again, and the far side has all that was acknowledged', async (t) => {
   renameSync(away, between)
   await source.until(status, ({ state }) => state === 'replicating', 60_000)
-  t.equal(await said('HOSTS_GO_ON'), 1)
+  t.ok((await said('HOSTS_GO_ON')) >= 1)
   t.match(await write(device, 8).ended, /^0 /)
   await flush(source, name)
   t.equal(await difference(device, await farPath(sites, name, name)), '', 'also where a write was refused')
@@ -106,7 +116,7 @@ t.test('a change to degrade lets go of hosts that wait, at once', async (t) => {
   await source.cli('stream', 'set', name, '--wait', '10m')
   renameSync(between, away)
   const writer = write(device, 80)
-  await source.until(status, ({ state }) => state === 'blocked', 60_000)
+  await blockedForGood()
   t.notOk(writer.done())
   await source.cli('stream', 'set', name, '--policy', 'degrade')
   t.match(await writer.ended, /^0 /)
