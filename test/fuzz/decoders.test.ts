@@ -1,10 +1,10 @@
-/** Six seconds of tools/fuzz for each decoder; its corpus first. */
+/** A while of tools/fuzz for each decoder (FUZZ_SECONDS, default 6); its corpus first. */
 import t from 'tap'
 import { newSeed } from '../pool/model/random.js'
 import { fuzz } from './fuzz.js'
 import { targets } from './targets.js'
 
-const seconds = 6
+const seconds = Number(process.env.FUZZ_SECONDS ?? 6)
 const seed = newSeed()
 t.comment(`seed ${seed} (SEED=${seed} repeats it)`)
 
