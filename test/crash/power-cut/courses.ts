@@ -47,6 +47,8 @@ export interface Scene {
 }
 
 const limitMs = 60_000
+/** A journal is given up within so many requests before that can be seen. */
+const requestsBefore = 400
 /** How often the progress of a copy is asked for. */
 const lookMs = 10
 /** Its end is followed for so long. */
@@ -69,11 +71,12 @@ async function runCopies(scene: Scene): Promise<void> {
   const { between } = stream!
   await initializeUnderLoad(scene, 'initialize')
   await snapshot(scene)
-  await phase(scene, 'journal ends', async () => {
-    renameSync(between, `${between}-away`)
-    await untilStream(scene, ({ state }) => state === 'mapping')
-    await delay(200)
-  })
+  renameSync(between, `${between}-away`)
+  await untilStream(scene, ({ state }) => state === 'mapping')
+  const mapsAt = await scene.device.position()
+  await delay(100)
+  const to = await scene.device.position()
+  scene.phases.push({ name: 'journal ends', from: mapsAt - requestsBefore, to })
   await phase(scene, 'mapping', async () => {
     await slots.trimAll()
     await snapshot(scene)

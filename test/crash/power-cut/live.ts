@@ -12,7 +12,9 @@ import type { Random } from '../../pool/model/random.js'
 import { stampBlocks, volumes } from './recording.js'
 import { sectorIds } from './slot-host.js'
 
-const stream = 'pc-live'
+/** Names are machine-wide. */
+const stream = `pc-live-${process.pid}`
+const names = { linear: `${stream}-linear`, thin: `${stream}-thin` }
 const losers = ['source', 'destination', 'both'] as const
 
 /** What a power cut interrupts: a catch-up is begun by another power cut, at the source. */
@@ -62,12 +64,17 @@ export class LiveSites {
     mkdirSync(join(base, 'between'))
     await pair(source.agent, destination.agent, { via: 'folder', folder: join(base, 'between') })
     const { mountPoint } = source.disk
-    await source.agent.volume(mountPoint, 'pc-live-linear', `${linearBytes}`)
+    await source.agent.volume(mountPoint, names.linear, `${linearBytes}`)
     const size = ['--size', '128MiB', '--unit', '1MiB']
-    await source.agent.cli('pool', 'create', 'pc-live-pool', '--file', join(mountPoint, 'pool.img'), ...size)
-    await source.agent.cli('volume', 'create', 'pc-live-thin', '--pool', 'pc-live-pool', '--size', '4MiB')
-    await source.agent.cli('volume', 'attach', 'pc-live-thin')
-    await mirror(source.agent, stream, ['pc-live-linear', 'pc-live-thin'], '100ms')
+    await source.agent.cli('pool', 'create', `${stream}-pool`, '--file', join(mountPoint, 'pool.img'), ...size)
+    await source.agent.cli('volume', 'create', names.thin, '--pool', `${stream}-pool`, '--size', '4MiB')
+    await source.agent.cli('volume', 'attach', names.thin)
+    await mirror(
+      source.agent,
+      stream,
+      volumes.map((kind) => names[kind]),
+      '100ms',
+    )
     return new LiveSites(base, source, destination)
   }
 
@@ -113,7 +120,7 @@ export class LiveSites {
   }
 
   async #devices(): Promise<string[]> {
-    const views = volumes.map((kind) => this.#sites.source.get<VolumeView>('volumes', `pc-live-${kind}`))
+    const views = volumes.map((kind) => this.#sites.source.get<VolumeView>('volumes', names[kind]))
     return (await Promise.all(views)).map(({ device }) => device!)
   }
 
@@ -125,7 +132,7 @@ export class LiveSites {
       const seen: Uint32Array[] = []
       const found: string[] = []
       for (const [at, kind] of volumes.entries()) {
-        const image = await farPath(this.#sites, stream, `pc-live-${kind}`)
+        const image = await farPath(this.#sites, stream, names[kind])
         const verdict = stampVerify(image, logs[at]!, { blocks: stampBlocks })
         if (!verdict.ok) found.push(`${kind} at the far side: ${JSON.stringify(verdict)}`)
         seen.push(sectorIds(readFileSync(image)))
@@ -166,7 +173,7 @@ export class LiveSites {
     }
     await flush(source, stream)
     for (const [at, kind] of volumes.entries()) {
-      const differ = await difference(devices[at]!, await farPath(this.#sites, stream, `pc-live-${kind}`))
+      const differ = await difference(devices[at]!, await farPath(this.#sites, stream, names[kind]))
       if (differ !== '') wrong.push(`${kind}: the sides differ: ${differ}`)
     }
     const after = await source.streamStatus(stream)
