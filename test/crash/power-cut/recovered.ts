@@ -6,7 +6,7 @@ import type { WorkerCalls } from '../../../src/block/worker-calls.js'
 import { LmdbStore } from '../../../src/daemon/lmdb-store.js'
 import { intercept } from '../../../src/intercept/intercept.js'
 import type { RegionMap } from '../../../src/journal/region-map.js'
-import type { StreamJournal } from '../../../src/journal/stream-journal.js'
+import { StreamJournal } from '../../../src/journal/stream-journal.js'
 import { Pool } from '../../../src/pool/pool.js'
 import { CatchUp } from '../../../src/replication/catch-up.js'
 import { RecordedVolumes } from '../../../src/replication/recorded-volumes.js'
@@ -14,7 +14,12 @@ import { RegionKeeper } from '../../../src/replication/region-keeper.js'
 import { SourceBuffer } from '../../../src/replication/source-buffer.js'
 import { StreamHealth } from '../../../src/replication/stream-health.js'
 import { recoverStream } from '../../../src/replication/stream-recovery.js'
-import { type StreamDefinition, type StreamPosition, StreamState } from '../../../src/replication/stream-state.js'
+import {
+  nextJournalLsn,
+  type StreamDefinition,
+  type StreamPosition,
+  StreamState,
+} from '../../../src/replication/stream-state.js'
 import type { HostVolume } from '../../../src/volume/host-volume.js'
 import { ThinVolumes } from '../../../src/volume/thin-volumes.js'
 import { Volume, type VolumeDefinition } from '../../../src/volume/volume.js'
@@ -149,8 +154,11 @@ export class Recovered {
       })
     } else if (before.phase === 'mapping') {
       if (!recorded) throw new Error('the stream was mapping, and the record of its regions is lost')
-      // What a stream does that is mapping, once it has a journal again.
-      await catchUp.begin(state, recorded, before.mappingReason, { phase: 'running' })
+      // What a stream does that is mapping, once there is room for a journal again. The one before must not be replayed.
+      const start = nextJournalLsn(before, journalOptions.segmentBytes)
+      const journal = await StreamJournal.create(journalOptions, start)
+      this.#closing.push(() => journal.close(false))
+      await catchUp.begin(state, recorded, before.mappingReason, { phase: 'running', cutLsn: start.toString() })
     }
     const after = state.position
     this.stream = {
