@@ -30,8 +30,6 @@ const seed = values.seed === undefined ? newSeed() : Number(values.seed)
 const chosen = workloads.filter(
   ({ name, course }) => (values.workload ?? name) === name && (values.course ?? course) === course,
 )
-/** With agents: what is under way when the power goes. */
-const agentCourses = liveCourses.filter((course) => (values.course ?? course) === course)
 /** Of a disk that is bad in a known way: so many cuts at the most, until some have found it out. */
 const faultCuts = 120
 const foundWanted = 3
@@ -147,7 +145,7 @@ async function judgeAgents(rounds: number): Promise<void> {
   const random = new Random(seed)
   const sites = await LiveSites.start(test, base)
   for (let round = 1; round <= rounds; round++) {
-    const wrong = await sites.round(random, agentCourses[(round - 1) % agentCourses.length]!)
+    const wrong = await sites.round(random, liveCourses[(round - 1) % liveCourses.length]!)
     done++
     if (wrong.length > 0) note(`agents, round ${round}`, wrong)
   }
