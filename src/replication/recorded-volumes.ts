@@ -67,6 +67,20 @@ export class RecordedVolumes {
     }
   }
 
+  /**
+   * As record(), with a new journal that hosts have written without until now. It stays in doubt: the caller ends that when
+   * it is recorded that this journal is replayed.
+   *
+   * Order: (1) flushes sync the backing, too, (2) writes go into the journal, (3) those before are on the backing. With the
+   * doubt ended before 3 a flush would be answered by a journal that lacks what was written just before it: a power cut
+   * takes that.
+   */
+  async takeOver(journal: StreamJournal, regions: NativeRegions | null): Promise<void> {
+    journal.native.doubt(true)
+    await this.record(journal, regions)
+    await this.sync()
+  }
+
   /** Nothing is recorded any more, and the backings hold everything. */
   async unrecord(): Promise<void> {
     for (const { volume } of this.#members) await volume.setJournal(null)

@@ -16,8 +16,9 @@ import type { SourceBuffer } from './source-buffer.js'
 import type { StreamHealth } from './stream-health.js'
 import { recoverStream } from './stream-recovery.js'
 import {
+  initializing,
+  initialPosition,
   mappedFrom,
-  newPosition,
   nextJournalLsn,
   regionsLost,
   type StreamDefinition,
@@ -99,7 +100,6 @@ export class StreamRecording {
     return this.#state.position
   }
 
-  // As SourceStream says, these four.
   start(): Promise<void> {
     return this.turn(() => this.#start())
   }
@@ -122,11 +122,20 @@ export class StreamRecording {
 
   async #recover(regions: RegionMap | undefined): Promise<void> {
     const recovered = await recoverStream({ ...this.#parts, journal: this.#journalOptions }, regions)
-    if ('journal' in recovered) return this.#run(recovered.journal)
+    if ('journal' in recovered) return this.#goOnRecording(recovered.journal)
     const { reason, lacking } = recovered
     if (!lacking) return this.#diverge(reason)
     await this.#noteMapping(reason, 0n)
     await this.#goOnMapping(lacking)
+  }
+
+  async #goOnRecording(journal: StreamJournal): Promise<void> {
+    this.#early = undefined
+    await this.#volumes.record(journal, this.regions.native).catch(async (error) => {
+      await this.#volumes.release(journal, false)
+      throw error
+    })
+    this.#startLoops(journal)
   }
 
   async #goOnMapping(regions: RegionMap | undefined): Promise<void> {
@@ -136,29 +145,34 @@ export class StreamRecording {
     this.#startMapping()
   }
 
+  /** What takes over from what is in the order of #recordAgain(), which says why. */
   initialize(): Promise<void> {
     return this.turn(async () => {
       const { buffer, hold } = this.#options
       await this.#volumes.hold()
       await this.#mustNotCount()
-      await this.#state.move({ phase: 'diverged', divergedReason: 'An initialisation was interrupted as it began.' })
+      await this.#state.move(initializing)
       await this.#halt(true)
       await buffer.clear()
+      this.#early = undefined
       const journal = await StreamJournal.create(this.#journalOptions)
       try {
-        await this.regions.open(this.regions.fresh(), journal.counters().publishedLsn)
-        const { generation, counters } = this.#position
-        const copy = { slot: 0, offset: 0 }
-        const held = hold.active
-        await this.#state.move({ ...newPosition, phase: 'running', generation: generation + 1, copy, counters, held })
-        await this.catchUp.load(this.#position)
         await buffer.open()
+        await this.regions.open(this.regions.fresh(), journal.counters().publishedLsn)
+        await this.#volumes.takeOver(journal, this.regions.native)
+        // Nothing fails from here on: a journal that counts is never dropped, for it would be replayed over what came later.
+        await this.#state.move((position) => initialPosition(position, hold.active))
+        await this.catchUp.load(this.#position)
+        journal.native.doubt(false)
       } catch (error) {
+        journal.native.abandon()
+        this.regions.giveUp()
+        await this.#volumes.record(null, null)
         await journal.close(false)
         throw error
       }
       this.#health.reset()
-      await this.#run(journal)
+      this.#startLoops(journal)
       this.#health.say('info', 'INITIALIZE_STARTED', `generation ${this.#position.generation}`)
     })
   }
@@ -213,18 +227,6 @@ export class StreamRecording {
         }
       }
     })
-  }
-
-  /** Record from here on, then cut and send. */
-  async #run(journal: StreamJournal): Promise<void> {
-    this.#early = undefined
-    try {
-      await this.#volumes.record(journal, this.regions.native)
-    } catch (error) {
-      await this.#volumes.release(journal, false)
-      throw error
-    }
-    this.#startLoops(journal)
   }
 
   #startLoops(journal: StreamJournal): void {
@@ -342,9 +344,7 @@ export class StreamRecording {
     let journal: StreamJournal | undefined
     try {
       journal = await StreamJournal.create(this.#journalOptions, start)
-      journal.native.doubt(true)
-      await this.#volumes.record(journal, native)
-      await this.#volumes.sync()
+      await this.#volumes.takeOver(journal, native)
       const { mappingReason, held } = this.#position
       const change = { phase: 'running', cutLsn: start.toString(), held: held || this.#options.hold.active } as const
       await this.catchUp.begin(this.#state, this.regions.active(), mappingReason, change)

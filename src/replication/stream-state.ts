@@ -168,6 +168,19 @@ export function mappedFrom(reason: string, journalEnd: bigint): PositionChange {
   }
 }
 
+/** A crash before the new generation is recorded must not pair the old position with its journal and its regions. */
+export const initializing: PositionChange = {
+  phase: 'diverged',
+  divergedReason: 'An initialisation was interrupted as it began.',
+  regionsLost: false,
+}
+
+/** A generation begins: all is to be copied. A region record that could not be written meanwhile stays lost. */
+export function initialPosition({ generation, counters, regionsLost }: StreamPosition, held: boolean): StreamPosition {
+  const copy = { slot: 0, offset: 0 }
+  return { ...newPosition, phase: 'running', generation: generation + 1, copy, counters, regionsLost, held }
+}
+
 /** The region record cannot be written. */
 export function regionsLost(reason: string): PositionChange {
   return ({ phase }) => (phase === 'mapping' ? { phase: 'diverged', divergedReason: reason } : { regionsLost: true })

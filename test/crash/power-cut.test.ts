@@ -4,7 +4,7 @@ import { diskFaults } from '../fixtures/power-cut.js'
 import { powerCuts } from './power-cut/run.js'
 
 t.test('no flushed write is lost by a power cut, anywhere, and the stream is caught up', async (t) => {
-  const { cuts, failures, faultsFound } = await powerCuts(t, '--cuts', '460', '--faults')
+  const { cuts, failures, faultsFound } = await powerCuts(t, '--course', 'steady', '--cuts', '460', '--faults')
   // One in seven is cut once more.
   t.ok(cuts >= 500, `${cuts} cuts`)
   t.equal(failures, 0)

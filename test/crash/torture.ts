@@ -15,6 +15,8 @@ interface Proof {
   readonly rounds: number
   readonly unit: string
   readonly environment?: Readonly<Record<string, string>>
+  /** Two runs may go on at once: nothing of theirs on this machine has the same name. */
+  readonly besideItself?: boolean
 }
 
 const test = (file: string): readonly string[] => [process.execPath, `dist/test/${file}.test.js`]
@@ -48,7 +50,7 @@ const proofs: readonly Proof[] = [
       ...[process.execPath, 'dist/test/crash/power-cut/main.js', '--seed', `${seed}`],
       ...['--cuts', '900', '--seconds', '8', '--agents', '12'],
     ],
-    ...{ rounds: 912, unit: 'cuts' },
+    ...{ rounds: 912, unit: 'cuts', besideItself: true },
   },
   {
     name: 'simulation',
@@ -71,13 +73,14 @@ const proofs: readonly Proof[] = [
   },
 ]
 
-const usage = `Usage: tools/torture [--minutes N] [--seed S] [PROOF...]
+const usage = `Usage: tools/torture [--minutes N] [--seed S] [--jobs J] [PROOF...]
 
 Runs the proofs in turn until the time is over, each run with the next seed, and prints a table. A run that has begun is
 brought to its end. What a failed run printed is kept in build/torture. Exit code 1 when one failed.
 
   --minutes N    (default: 60)
   --seed S       of the first run of each (default: a new one)
+  --jobs J       runs at once, up to 16; of most proofs one at a time (default: 1)
 
 Proofs: ${proofs.map(({ name }) => name).join(', ')}
 `
@@ -87,37 +90,69 @@ const { values, positionals } = parseArgs({
   options: {
     minutes: { type: 'string', default: '60' },
     seed: { type: 'string' },
+    jobs: { type: 'string', default: '1' },
     help: { type: 'boolean', default: false },
   },
 })
 const minutes = Number(values.minutes)
 const firstSeed = values.seed === undefined ? newSeed() : Number(values.seed)
 const chosen = positionals.length === 0 ? proofs : proofs.filter(({ name }) => positionals.includes(name))
-const isSound = minutes > 0 && Number.isSafeInteger(firstSeed) && chosen.length >= Math.max(1, positionals.length)
+const jobs = Number(values.jobs)
+const isSound =
+  minutes > 0 &&
+  Number.isInteger(jobs) &&
+  jobs >= 1 &&
+  jobs <= 16 &&
+  Number.isSafeInteger(firstSeed) &&
+  chosen.length >= Math.max(1, positionals.length)
 if (values.help || !isSound) {
   process.stdout.write(usage)
   process.exit(values.help ? 0 : 2)
 }
 
-const rows = chosen.map((proof) => ({ proof, runs: 0, failedSeeds: [] as number[], tookMs: 0 }))
+interface Row {
+  readonly proof: Proof
+  begun: number
+  runs: number
+  readonly failedSeeds: number[]
+  tookMs: number
+}
+
+const rows: Row[] = chosen.map((proof) => ({ proof, begun: 0, runs: 0, failedSeeds: [], tookMs: 0 }))
 const deadline = performance.now() + minutes * 60_000
 const folder = join(repositoryRoot, 'build/torture')
-for (let turn = 0; performance.now() < deadline; turn++) {
-  const row = rows[turn % rows.length]!
-  const seed = firstSeed + Math.floor(turn / rows.length)
-  const from = performance.now()
-  const { code, output } = await run(row.proof, seed)
-  row.tookMs += performance.now() - from
-  row.runs++
-  if (code === 0) continue
-  row.failedSeeds.push(seed)
-  mkdirSync(folder, { recursive: true })
-  const log = join(folder, `${row.proof.name}-${seed}.log`)
-  writeFileSync(log, output)
-  console.log(`FAILED ${row.proof.name}, seed ${seed}: ${log}`)
-}
+let turn = 0
+await Promise.all(Array.from({ length: jobs }, runInTurn))
 printTable()
 process.exitCode = rows.some(({ failedSeeds }) => failedSeeds.length > 0) ? 1 : 0
+
+async function runInTurn(): Promise<void> {
+  while (performance.now() < deadline) {
+    const row = nextRow()
+    // Others are at work on all there is.
+    if (!row) return
+    const seed = firstSeed + row.begun++
+    const from = performance.now()
+    const { code, output } = await run(row.proof, seed)
+    row.tookMs += performance.now() - from
+    row.runs++
+    if (code === 0) continue
+    row.failedSeeds.push(seed)
+    mkdirSync(folder, { recursive: true })
+    const log = join(folder, `${row.proof.name}-${seed}.log`)
+    writeFileSync(log, output)
+    console.log(`FAILED ${row.proof.name}, seed ${seed}: ${log}`)
+  }
+}
+
+/** Whose turn it is, of those that may run now. */
+function nextRow(): Row | undefined {
+  for (let tried = 0; tried < rows.length; tried++) {
+    const row = rows[turn++ % rows.length]!
+    if (row.proof.besideItself || row.begun === row.runs) return row
+  }
+  return undefined
+}
 
 function run({ command, environment }: Proof, seed: number): Promise<{ code: number | null; output: string }> {
   const [program, ...parameters] = command(seed)

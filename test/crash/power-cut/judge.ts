@@ -1,17 +1,19 @@
-import { statSync } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
 import { sectorBytes } from '../../../src/block/units.js'
 import type { WorkerCalls } from '../../../src/block/worker-calls.js'
-import { readRecords } from '../../../src/journal/reader.js'
+import { type JournalRecord, readRecords } from '../../../src/journal/reader.js'
 import { RegionMap } from '../../../src/journal/region-map.js'
 import { checkPool } from '../../../src/pool/check.js'
 import type { Shell } from '../../fixtures/shell.js'
 import type { Random } from '../../pool/model/random.js'
 import { type Recording, stampBlocks, volumes } from './recording.js'
-import { Recovered, type RecoveredStream } from './recovered.js'
+import { Recovered, type RecoveredJournal, type RecoveredStream } from './recovered.js'
 import { sectorIds } from './slot-host.js'
 
 /** What one process has for all its cuts. */
 export interface Workplace {
+  /** In how many cuts a stream was found like this. */
+  readonly found: Map<string, number>
   /** A folder that no cut touches. */
   readonly run: string
   readonly shell: Shell
@@ -26,7 +28,7 @@ export async function judge(
   position: number,
   clocks: readonly number[],
   random: Random,
-  { run, shell, worker, forgetsRegions }: Workplace,
+  { run, shell, worker, found, forgetsRegions }: Workplace,
 ): Promise<string[]> {
   const wrong: string[] = []
   const { workload, logs, slots, snapshots, poolFile } = recording
@@ -50,6 +52,7 @@ export async function judge(
     }
     if (recovered.stream) {
       const { caughtUp } = recovered.stream
+      for (const state of statesOf(recovered.stream)) found.set(state, (found.get(state) ?? 0) + 1)
       const none = forgetsRegions && caughtUp ? new RegionMap(caughtUp.layout) : caughtUp
       wrong.push(...judgeStream(recording, { ...recovered.stream, caughtUp: none }, contents, position))
     }
@@ -74,27 +77,41 @@ async function checkOffline(poolFile: string, when: string): Promise<string[]> {
  */
 function judgeStream(
   { stream }: Recording,
-  { before, after, journal, journalFolder, caughtUp, endLsn, parts }: RecoveredStream,
+  recovered: RecoveredStream,
   contents: readonly Buffer[],
   position: number,
 ): string[] {
+  const { before, after, journal, caughtUp, volumeBytes } = recovered
+  const { far, initialisations } = stream!
   const wrong: string[] = []
-  const { epochs } = stream!.far
+  const acknowledged = initialisations.filter(({ acknowledgedAt }) => acknowledgedAt <= position).length
+  if (before.phase === 'new' || before.phase === 'diverged') {
+    // It has to be initialized again: honest only while that was under way.
+    const begun = initialisations.filter(({ begunAt }) => begunAt <= position).length
+    if (acknowledged === begun && begun > 0) wrong.push(`the stream is ${before.phase}: ${before.divergedReason}`)
+    return wrong
+  }
+  wrong.push(...judgeBuffer(recovered))
+  if (before.generation < acknowledged) wrong.push('an initialisation is forgotten')
   if (after.generation !== before.generation || after.phase !== 'running') wrong.push('the stream begins anew')
+  if (after.cutEpoch !== before.cutEpoch || after.lastTag !== before.lastTag) wrong.push('epochs are forgotten')
   if (after.catchUp?.untilEpoch !== 0 || !caughtUp) wrong.push('nothing is caught up')
-  for (const { epoch, position: appliedAt } of epochs.values()) {
-    if (appliedAt <= position && epoch > before.cutEpoch) wrong.push(`epoch ${epoch} was applied, and is forgotten`)
+  for (const { generation, epoch, tag, position: appliedAt } of far.epochs) {
+    if (generation === before.generation && epoch === before.cutEpoch && tag !== before.lastTag)
+      wrong.push(`epoch ${epoch} is another at the far side`)
+    if (appliedAt > position || generation < before.generation) continue
+    if (generation > before.generation || epoch > before.cutEpoch)
+      wrong.push(`epoch ${epoch} of generation ${generation} was applied, and is forgotten`)
   }
-  for (const { file, lengthBytes } of parts) {
-    if (statSync(file, { throwIfNoEntry: false })?.size !== lengthBytes) wrong.push(`${file} is not whole`)
-  }
-  const base = epochs.get(before.cutEpoch)
-  if (!base?.consistent || !caughtUp) return wrong
-  const sectors = base.sectors.map((ids) => ids.slice())
-  const { segmentBytes, id } = journal
-  const from = BigInt(before.cutLsn) as typeof endLsn
-  const range = { directory: journalFolder, journalId: id, segmentBytes, from, to: endLsn }
-  for (const record of from < endLsn ? readRecords(range) : []) {
+  const sent = new Map(recovered.epochs.map(({ epoch, parts }) => [epoch, parts]))
+  const base = far.after(before.generation, before.cutEpoch, volumeBytes, (epoch) =>
+    sent.get(epoch)?.map(({ file }) => readFileSync(file)),
+  )
+  if (!base) wrong.push(`an epoch up to ${before.cutEpoch} is neither at the far side nor in the source buffer`)
+  if (!base || !caughtUp) return wrong
+  if (base.tag !== undefined && base.tag !== before.lastTag) wrong.push('the chain of tags does not go on')
+  const { sectors } = base
+  for (const record of journal ? recordsFrom(journal, BigInt(before.cutLsn)) : []) {
     if (record.type === 'marker') continue
     const ids = sectors[record.volume]!
     const first = record.offset / sectorBytes
@@ -111,5 +128,40 @@ function judgeStream(
     if (differ < 0) continue
     wrong.push(`volume ${volume}, offset ${differ * sectorBytes}: ${mine[differ]} here, ${ids[differ]} at the far side`)
   }
+  return wrong
+}
+
+function recordsFrom({ journal, directory, endLsn }: RecoveredJournal, cutLsn: bigint): Iterable<JournalRecord> {
+  const from = cutLsn as typeof endLsn
+  const { segmentBytes, id: journalId } = journal
+  return from < endLsn ? readRecords({ directory, journalId, segmentBytes, from, to: endLsn }) : []
+}
+
+/** What a cut has interrupted, as the disk tells. */
+function statesOf({ before, leftOver }: RecoveredStream): string[] {
+  const { phase, copy, catchUp, consistentEpoch, cutEpoch, stateEpoch } = before
+  const isBegun = copy !== null && (copy.slot > 0 || copy.offset > 0)
+  const states = [`phase ${phase}`]
+  if (phase === 'running' && copy)
+    states.push(`${isBegun ? 'in' : 'before'} ${catchUp ? 'a catch-up' : 'an initialisation'}`)
+  if (phase === 'running' && !copy && consistentEpoch === 0) states.push('all copied, and no state')
+  if (phase !== 'new' && consistentEpoch > 0 && cutEpoch > stateEpoch) states.push('in epochs that appear at once')
+  if (leftOver > 0) states.push('an epoch not committed')
+  return states
+}
+
+/** Nothing but whole files of epochs that count, none of them missing up to the last one. */
+function judgeBuffer({ before, epochs, files }: RecoveredStream): string[] {
+  const wrong: string[] = []
+  const known = new Set<string>()
+  for (const { file, lengthBytes } of epochs.flatMap(({ parts }) => parts)) {
+    known.add(file)
+    if (statSync(file, { throwIfNoEntry: false })?.size !== lengthBytes) wrong.push(`${file} is not whole`)
+  }
+  for (const file of files) if (!known.has(file)) wrong.push(`${file} belongs to no epoch`)
+  const numbers = epochs.map(({ epoch }) => epoch)
+  const [first = before.cutEpoch + 1] = numbers
+  if (numbers.some((number, at) => number !== first + at) || numbers.length !== before.cutEpoch + 1 - first)
+    wrong.push(`epochs ${numbers.join(', ')} are there, ${before.cutEpoch} are cut`)
   return wrong
 }

@@ -1,18 +1,35 @@
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { open } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { VolumeView } from '../../../src/api/agent-operations.js'
+import type { InboundView, VolumeView } from '../../../src/api/agent-operations.js'
+import { KiB, MiB } from '../../../src/block/units.js'
 import { Agent, delay, flush, mirror, pair } from '../../fixtures/agent.js'
 import { anotherBoot, PowerCutDevice } from '../../fixtures/power-cut.js'
-import { difference, farPath, lookAtRest, type Sites } from '../../fixtures/sites.js'
+import { difference, farPath, type Sites } from '../../fixtures/sites.js'
 import { stampVerify, startStamp } from '../../fixtures/stamp.js'
 import type { Random } from '../../pool/model/random.js'
-import { config, stampBlocks, volumes } from './recording.js'
+import { stampBlocks, volumes } from './recording.js'
 import { sectorIds } from './slot-host.js'
 
-const stream = 'pc-live'
+/** Names are machine-wide. */
+const stream = `pc-live-${process.pid}`
+const names = { linear: `${stream}-linear`, thin: `${stream}-thin` }
 const losers = ['source', 'destination', 'both'] as const
-type Loser = (typeof losers)[number]
+
+/** What a power cut interrupts: a catch-up is begun by another power cut, at the source. */
+export const liveCourses = ['steady', 'initialize', 'catch-up'] as const
+export type LiveCourse = (typeof liveCourses)[number]
+
+/** A copy takes it in steps of 32 MiB. */
+const linearBytes = 72 * MiB
+const diskBytes = 512 * MiB
+/** All regions of a round stay in the record, so a catch-up has several epochs. */
+const config =
+  'journal:\n  segment: 4MiB\n  limit: 32MiB\nregions:\n  size: 64KiB\n  limit: 256MiB\nbuffer:\n  limit: 64MiB\n'
+/** Between two blocks that are written there is no gap worth skipping by a copy. */
+const dataEveryBytes = 512 * KiB
+const stillLimitMs = 60_000
 
 interface Teardown {
   teardown(done: () => Promise<void> | void): void
@@ -30,6 +47,7 @@ export class LiveSites {
   readonly #destination: Site
   readonly #sites: Sites
   #round = 0
+  #generation = 1
 
   private constructor(base: string, source: Site, destination: Site) {
     this.#base = base
@@ -46,26 +64,35 @@ export class LiveSites {
     mkdirSync(join(base, 'between'))
     await pair(source.agent, destination.agent, { via: 'folder', folder: join(base, 'between') })
     const { mountPoint } = source.disk
-    await source.agent.volume(mountPoint, 'pc-live-linear', '4MiB')
+    await source.agent.volume(mountPoint, names.linear, `${linearBytes}`)
     const size = ['--size', '128MiB', '--unit', '1MiB']
-    await source.agent.cli('pool', 'create', 'pc-live-pool', '--file', join(mountPoint, 'pool.img'), ...size)
-    await source.agent.cli('volume', 'create', 'pc-live-thin', '--pool', 'pc-live-pool', '--size', '4MiB')
-    await source.agent.cli('volume', 'attach', 'pc-live-thin')
-    await mirror(source.agent, stream, ['pc-live-linear', 'pc-live-thin'], '100ms')
+    await source.agent.cli('pool', 'create', `${stream}-pool`, '--file', join(mountPoint, 'pool.img'), ...size)
+    await source.agent.cli('volume', 'create', names.thin, '--pool', `${stream}-pool`, '--size', '4MiB')
+    await source.agent.cli('volume', 'attach', names.thin)
+    await mirror(
+      source.agent,
+      stream,
+      volumes.map((kind) => names[kind]),
+      '100ms',
+    )
     return new LiveSites(base, source, destination)
   }
 
   /** Hosts write, the power goes at one site or both, and comes back. @returns what is wrong then, in words */
-  async round(random: Random): Promise<string[]> {
+  async round(random: Random, course: LiveCourse): Promise<string[]> {
     const wrong: string[] = []
-    const loser = losers[this.#round++ % losers.length]!
+    // In nine rounds each of them has each course once.
+    const loser = losers[(this.#round + Math.floor(this.#round / losers.length)) % losers.length]!
+    this.#round++
     const devices = await this.#devices()
     for (const device of devices) execFileSync('blkdiscard', ['--force', device], { stdio: 'pipe' })
+    await writeHereAndThere(devices[0]!)
     await flush(this.#sites.source, stream)
     const logs = volumes.map((kind) => join(this.#base, `${kind}-${this.#round}.log`))
     const load = { threads: 1, blocks: stampBlocks, seconds: 600, fsyncEvery: random.between(1, 40), rate: 400 }
     const writers = devices.map((device, at) => startStamp(device, logs[at]!, { ...load, seed: random.next() }))
     await delay(random.between(400, 1500))
+    await this.#beginCopy(course, random)
     const losing = { source: [this.#source], destination: [this.#destination], both: [this.#destination, this.#source] }
     for (const site of losing[loser]) await losePower(site, this.#base, random)
     if (loser !== 'source') await this.#destination.agent.start()
@@ -74,61 +101,90 @@ export class LiveSites {
     if (loser === 'destination') await this.#sites.source.cli('stream', 'resume', stream)
     else await this.#source.agent.start()
     for (const writer of writers) await writer.stop()
-    await this.#judgeSource(loser, logs, far, wrong)
-    return wrong.map((text) => `${loser}: ${text}`)
+    const sourceLost = loser !== 'destination' || course === 'catch-up'
+    await this.#judgeSource(sourceLost, logs, far, wrong)
+    return wrong.map((text) => `${course}, ${loser}: ${text}`)
+  }
+
+  /** A copy is under way when it resolves, or was. */
+  async #beginCopy(course: LiveCourse, random: Random): Promise<void> {
+    if (course === 'steady') return
+    if (course === 'catch-up') {
+      await losePower(this.#source, this.#base, random)
+      await this.#source.agent.start()
+    } else {
+      await this.#sites.source.cli('stream', 'initialize', stream)
+      this.#generation++
+    }
+    await delay(random.between(0, 600))
   }
 
   async #devices(): Promise<string[]> {
-    const views = volumes.map((kind) => this.#sites.source.get<VolumeView>('volumes', `pc-live-${kind}`))
+    const views = volumes.map((kind) => this.#sites.source.get<VolumeView>('volumes', names[kind]))
     return (await Promise.all(views)).map(({ device }) => device!)
   }
 
-  /** Both images are moments of their volumes. @returns what they hold */
+  /** Both images are moments of their volumes, also while what is to take their place grows. @returns what they hold */
   async #judgeFar(logs: readonly string[], wrong: string[]): Promise<Uint32Array[]> {
-    return lookAtRest(this.#sites, stream, async () => {
+    const deadline = performance.now() + stillLimitMs
+    for (;;) {
+      const before = await this.#destination.agent.inbound(stream)
       const seen: Uint32Array[] = []
+      const found: string[] = []
       for (const [at, kind] of volumes.entries()) {
-        const image = await farPath(this.#sites, stream, `pc-live-${kind}`)
-        const verdict = stampVerify(image, logs[at]!)
-        if (!verdict.ok) wrong.push(`${kind} at the far side: ${JSON.stringify(verdict)}`)
+        const image = await farPath(this.#sites, stream, names[kind])
+        const verdict = stampVerify(image, logs[at]!, { blocks: stampBlocks })
+        if (!verdict.ok) found.push(`${kind} at the far side: ${JSON.stringify(verdict)}`)
         seen.push(sectorIds(readFileSync(image)))
       }
-      return seen
-    })
+      const after = await this.#destination.agent.inbound(stream)
+      if (showsStates(before) && showsStates(after) && isSame(before, after)) {
+        wrong.push(...found)
+        return seen
+      }
+      if (performance.now() > deadline) throw new Error(`no state to look at: ${JSON.stringify(after)}`)
+      await delay(100)
+    }
   }
 
-  async #judgeSource(loser: Loser, logs: string[], far: Uint32Array[], wrong: string[]): Promise<void> {
+  async #judgeSource(hasLost: boolean, logs: string[], far: Uint32Array[], wrong: string[]): Promise<void> {
     const { source } = this.#sites
     const devices = await this.#devices()
     const status = await source.streamStatus(stream)
     const isCaughtUp =
       status.catchUp !== null || (await source.events()).some(({ code }) => code === 'CATCH_UP_STARTED')
-    if (loser !== 'destination' && !isCaughtUp) wrong.push(`nothing is caught up: ${JSON.stringify(status)}`)
+    if (hasLost && !isCaughtUp) wrong.push(`nothing is caught up: ${JSON.stringify(status)}`)
     for (const [at, kind] of volumes.entries()) {
       // Nothing was issued since: whatever was acknowledged to be flushed was so before the cut.
-      const options = { powerCut: Number.MAX_SAFE_INTEGER, ...(loser === 'destination' ? { requireAll: true } : {}) }
+      const options = {
+        powerCut: Number.MAX_SAFE_INTEGER,
+        blocks: stampBlocks,
+        ...(hasLost ? {} : { requireAll: true }),
+      }
       const verdict = stampVerify(devices[at]!, logs[at]!, options)
       if (!verdict.ok) wrong.push(`${kind} at the source: ${JSON.stringify(verdict)}`)
       const mine = sectorIds(
-        execFileSync('dd', [`if=${devices[at]}`, 'bs=1M', 'iflag=direct', 'status=none'], { maxBuffer: 2 ** 26 }),
+        execFileSync('dd', [`if=${devices[at]}`, 'bs=1M', 'iflag=direct', 'status=none'], {
+          maxBuffer: 2 * linearBytes,
+        }),
       )
       const ahead = far[at]!.findIndex((serial, sector) => serial > mine[sector]!)
       if (ahead >= 0) wrong.push(`${kind}: the far side was ahead of the source, in sector ${ahead}`)
     }
     await flush(source, stream)
     for (const [at, kind] of volumes.entries()) {
-      const differ = await difference(devices[at]!, await farPath(this.#sites, stream, `pc-live-${kind}`))
+      const differ = await difference(devices[at]!, await farPath(this.#sites, stream, names[kind]))
       if (differ !== '') wrong.push(`${kind}: the sides differ: ${differ}`)
     }
     const after = await source.streamStatus(stream)
-    if (after.generation !== 1 || after.state !== 'replicating') wrong.push(JSON.stringify(after))
+    if (after.generation !== this.#generation || after.state !== 'replicating') wrong.push(JSON.stringify(after))
   }
 }
 
 async function startSite(test: Teardown, base: string, name: string): Promise<Site> {
   const folder = join(base, `${name}-disk`)
   mkdirSync(folder)
-  const disk = await PowerCutDevice.start(folder, 256 * 2 ** 20, 4096)
+  const disk = await PowerCutDevice.start(folder, diskBytes, 4096)
   test.teardown(() => disk.close())
   await disk.format('ext4')
   await disk.mount()
@@ -145,4 +201,25 @@ async function losePower({ agent, disk }: Site, base: string, random: Random): P
   await disk.adopt()
   anotherBoot(base)
   await disk.mount()
+}
+
+/** Nothing is applied in part: whoever reads the images sees a state. */
+function showsStates({ state, reason, appliedEpoch }: InboundView): boolean {
+  const waits = state === 'stalled' && reason.startsWith(`epoch ${appliedEpoch + 1} part`)
+  return state === 'consistent' || state === 'initializing' || waits
+}
+
+function isSame(one: InboundView, other: InboundView): boolean {
+  return one.generation === other.generation && one.appliedEpoch === other.appliedEpoch
+}
+
+async function writeHereAndThere(device: string): Promise<void> {
+  const host = await open(device, 'r+')
+  try {
+    const block = Buffer.alloc(4096, 1)
+    for (let offset = 4 * MiB; offset < linearBytes; offset += dataEveryBytes) await host.write(block, 0, 4096, offset)
+    await host.datasync()
+  } finally {
+    await host.close()
+  }
 }

@@ -11,7 +11,7 @@ import { anotherBoot, diskFaults } from '../../fixtures/power-cut.js'
 import { Shell } from '../../fixtures/shell.js'
 import { newSeed, Random } from '../../pool/model/random.js'
 import { judge, type Workplace } from './judge.js'
-import { LiveSites } from './live.js'
+import { LiveSites, liveCourses } from './live.js'
 import { type Recording, record, workloads } from './recording.js'
 
 const { values } = parseArgs({
@@ -20,13 +20,16 @@ const { values } = parseArgs({
     seed: { type: 'string' },
     seconds: { type: 'string', default: '3' },
     workload: { type: 'string' },
+    course: { type: 'string' },
     agents: { type: 'string', default: '0' },
     faults: { type: 'boolean', default: false },
   },
 })
 const cuts = Number(values.cuts)
 const seed = values.seed === undefined ? newSeed() : Number(values.seed)
-const chosen = workloads.filter(({ name }) => values.workload === undefined || name === values.workload)
+const chosen = workloads.filter(
+  ({ name, course }) => (values.workload ?? name) === name && (values.course ?? course) === course,
+)
 /** Of a disk that is bad in a known way: so many cuts at the most, until some have found it out. */
 const faultCuts = 120
 const foundWanted = 3
@@ -44,6 +47,7 @@ const kept = teardowns.length
 let failures = 0
 let done = 0
 const faultsFound: Record<string, number> = {}
+const found = new Map<string, number>()
 try {
   if (Number(values.agents) > 0) await judgeAgents(Number(values.agents))
   for (const [at, workload] of cuts > 0 ? chosen.entries() : []) {
@@ -54,31 +58,30 @@ try {
     await tell(recording, from)
     const count = Math.round(((at + 1) * cuts) / chosen.length) - Math.round((at * cuts) / chosen.length)
     await judgeMany(recording, folder, random, count)
-    if (values.faults && workload.name !== 'stream-ext4') await judgeFaults(recording, folder, random)
+    if (values.faults && workload.course === 'steady' && workload.name !== 'stream-ext4')
+      await judgeFaults(recording, folder, random)
     while (teardowns.length > kept) await teardowns.pop()!()
   }
 } finally {
   while (teardowns.length > 0) await teardowns.pop()!()
 }
-console.log(JSON.stringify({ cuts: done, failures, seed, faultsFound }))
+console.log(JSON.stringify({ cuts: done, failures, seed, faultsFound, found: Object.fromEntries(found) }))
 process.exitCode = failures > 0 ? 1 : 0
 
-async function tell(
-  { workload, device, from, to, flushes, snapshots, stream }: Recording,
-  began: number,
-): Promise<void> {
+async function tell({ workload, device, phases, snapshots, stream }: Recording, began: number): Promise<void> {
   const { writes, bytes, discards } = await device.counts()
   const tookS = ((performance.now() - began) / 1000).toFixed(1)
-  const epochs = stream ? `${stream.far.epochs.size} epochs` : 'no stream'
+  const epochs = stream ? `${stream.far.epochs.length} epochs` : 'no stream'
+  const times = phases.map(({ name, from, to, flushes }) => `${name} ${to - from} requests, ${flushes.length} flushes`)
   console.log(
     `# ${workload.name}: ${tookS} s, ${writes} writes of ${Math.round(bytes / 2 ** 20)} MiB, ${discards} discards; ` +
-      `${to - from} requests under load with ${flushes.length} flushes, ${snapshots.length} snapshots, ${epochs}`,
+      `under load ${times.join('; ')}; ${snapshots.length} snapshots, ${epochs}`,
   )
 }
 
 async function judgeMany(recording: Recording, folder: string, random: Random, count: number): Promise<void> {
   const { device, workload } = recording
-  const workplace = { run: join(folder, 'run'), shell, worker }
+  const workplace = { run: join(folder, 'run'), shell, worker, found }
   mkdirSync(workplace.run)
   anotherBoot(base)
   const began = performance.now()
@@ -107,8 +110,9 @@ async function judgeMany(recording: Recording, folder: string, random: Random, c
  * record is for, where hosts flush seldom.
  */
 async function judgeFaults(recording: Recording, folder: string, random: Random): Promise<void> {
-  const { device, workload, from } = recording
-  const workplace = { run: join(folder, 'run'), shell, worker, forgetsRegions: workload.stream }
+  const { device, workload, phases } = recording
+  const { from } = phases[0]!
+  const workplace = { run: join(folder, 'run'), shell, worker, found: new Map(), forgetsRegions: workload.stream }
   for (const fault of workload.stream ? (['none'] as const) : diskFaults) {
     await device.setFault(fault, random.next(), from)
     let found = 0
@@ -141,7 +145,7 @@ async function judgeAgents(rounds: number): Promise<void> {
   const random = new Random(seed)
   const sites = await LiveSites.start(test, base)
   for (let round = 1; round <= rounds; round++) {
-    const wrong = await sites.round(random)
+    const wrong = await sites.round(random, liveCourses[(round - 1) % liveCourses.length]!)
     done++
     if (wrong.length > 0) note(`agents, round ${round}`, wrong)
   }
@@ -170,9 +174,13 @@ async function attempt(
   }
 }
 
-/** Anywhere, or right before, at, or right behind a flush. In order: growing positions cost the device least. */
-function choose({ from, to, flushes }: Recording, random: Random, count: number): { position: number; seed: number }[] {
-  const positions = Array.from({ length: count }, () => {
+/**
+ * As many in each phase; anywhere, or right before, at, or right behind a flush. In order: growing positions cost the
+ * device least.
+ */
+function choose({ phases }: Recording, random: Random, count: number): { position: number; seed: number }[] {
+  const positions = Array.from({ length: count }, (_, index) => {
+    const { from, to, flushes } = phases[index % phases.length]!
     if (flushes.length === 0 || random.chance(0.4)) return random.between(from, to)
     const at = random.pick(flushes) + random.pick([-2, -1, 0, 0, 1, 2, 3])
     return Math.min(to, Math.max(from, at))

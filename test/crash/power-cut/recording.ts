@@ -8,6 +8,7 @@ import { Agent, delay } from '../../fixtures/agent.js'
 import { type AtomBytes, anotherBoot, PowerCutDevice } from '../../fixtures/power-cut.js'
 import { type StampWriteOptions, startStamp } from '../../fixtures/stamp.js'
 import type { Random } from '../../pool/model/random.js'
+import { type Course, type Initialisation, type Phase, runCourse, type Snapshot } from './courses.js'
 import { FarSide } from './far-side.js'
 import { SlotHost } from './slot-host.js'
 
@@ -15,48 +16,75 @@ import { SlotHost } from './slot-host.js'
 export const stampBlocks = (3 * MiB) / 4096
 const slotsAt = 3 * MiB
 const diskBytes = 512 * MiB
+const thinBytes = 4 * MiB
 
-/** How hosts use the volumes, what lies on the disk, and what that disk never tears. */
+/** How hosts use the volumes, what happens meanwhile, what lies on the disk, and what that disk never tears. */
 export interface Workload {
   readonly name: string
+  readonly course: Course
   readonly fileSystem: 'ext4' | 'xfs'
   readonly atomBytes: AtomBytes
   readonly stream: boolean
+  /** Of the volume on a file. A copy takes it in steps of 32 MiB. */
+  readonly linearBytes: number
+  readonly config: string
   readonly linear: StampWriteOptions
   readonly thin: StampWriteOptions
 }
 
-export const workloads: readonly Workload[] = [
-  {
-    ...{ name: 'stream-ext4', fileSystem: 'ext4', atomBytes: 4096, stream: true },
-    linear: { threads: 2, sizes: '4096', fsyncEvery: 1, rate: 400 },
-    thin: { threads: 2, sizes: '16384', fsyncEvery: 32, rate: 700 },
-  },
-  {
-    ...{ name: 'stream-xfs', fileSystem: 'xfs', atomBytes: 512, stream: true },
-    linear: { threads: 2, sizes: '512-65536', fsyncEvery: 64, rate: 500 },
-    thin: { threads: 2, sizes: '512-65536', fsyncEvery: 32, rate: 200 },
-  },
-  {
-    ...{ name: 'alone-ext4', fileSystem: 'ext4', atomBytes: 4096, stream: false },
-    linear: { threads: 2, sizes: '4096', fsyncEvery: 32, rate: 500 },
-    thin: { threads: 2, sizes: '4096', fsyncEvery: 1, rate: 300 },
-  },
-]
-
 /** Segments as small as they come, so that they are recycled, and few regions, so that their record rotates, all the time. */
 export const config =
   'journal:\n  segment: 4MiB\n  limit: 32MiB\nregions:\n  size: 64KiB\n  limit: 2MiB\nbuffer:\n  limit: 64MiB\n'
+/** Buffers that are soon full when the link ends. */
+const smallBuffers =
+  'journal:\n  segment: 4MiB\n  limit: 16MiB\nregions:\n  size: 64KiB\n  limit: 2MiB\nbuffer:\n  limit: 6MiB\n'
+
+const small = { linearBytes: 4 * MiB, config }
+const ext4 = { fileSystem: 'ext4', atomBytes: 4096 } as const
+const xfs = { fileSystem: 'xfs', atomBytes: 512 } as const
+const flushing = { threads: 2, sizes: '4096', fsyncEvery: 1, rate: 400 }
+const seldomFlushing = { threads: 2, sizes: '512-65536', fsyncEvery: 32, rate: 200 }
+
+export const workloads: readonly Workload[] = [
+  {
+    ...{ name: 'stream-ext4', course: 'steady', ...ext4, stream: true, ...small },
+    linear: flushing,
+    thin: { threads: 2, sizes: '16384', fsyncEvery: 32, rate: 700 },
+  },
+  {
+    ...{ name: 'stream-xfs', course: 'steady', ...xfs, stream: true, ...small },
+    linear: { threads: 2, sizes: '512-65536', fsyncEvery: 64, rate: 500 },
+    thin: seldomFlushing,
+  },
+  {
+    ...{ name: 'alone-ext4', course: 'steady', ...ext4, stream: false, ...small },
+    linear: { threads: 2, sizes: '4096', fsyncEvery: 32, rate: 500 },
+    thin: { threads: 2, sizes: '4096', fsyncEvery: 1, rate: 300 },
+  },
+  {
+    ...{ name: 'copies-ext4', course: 'copies', ...ext4, stream: true, linearBytes: 72 * MiB, config: smallBuffers },
+    linear: flushing,
+    thin: { threads: 2, sizes: '16384', fsyncEvery: 32, rate: 300 },
+  },
+  {
+    ...{ name: 'failed-ext4', course: 'failed-flush', ...ext4, stream: true, ...small },
+    linear: flushing,
+    thin: seldomFlushing,
+  },
+  {
+    ...{ name: 'failed-xfs', course: 'failed-flush', ...xfs, stream: true, ...small },
+    linear: flushing,
+    thin: seldomFlushing,
+  },
+  {
+    ...{ name: 'failed-alone', course: 'failed-flush', ...ext4, stream: false, ...small },
+    linear: flushing,
+    thin: flushing,
+  },
+]
 
 export const volumes = ['linear', 'thin'] as const
 export type VolumeKind = (typeof volumes)[number]
-
-export interface Snapshot {
-  readonly name: string
-  readonly begunAt: number
-  /** It was acknowledged by then. */
-  readonly madeAt: number
-}
 
 /** All that was asked of the disk while an agent and its hosts were at work, and all that they were told. */
 export interface Recording {
@@ -65,15 +93,19 @@ export interface Recording {
   /** The agent's state below the mount point; and the pool's file. */
   readonly state: string
   readonly poolFile: string
-  /** Cuts are made between these positions. */
-  readonly from: number
-  readonly to: number
-  readonly flushes: readonly number[]
+  readonly phases: readonly (Phase & { readonly flushes: readonly number[] })[]
   readonly logs: Readonly<Record<VolumeKind, string>>
   readonly names: Readonly<Record<VolumeKind, string>>
   readonly slots: Readonly<Record<VolumeKind, SlotHost>>
   readonly snapshots: readonly Snapshot[]
-  readonly stream: { readonly name: string; readonly far: FarSide } | null
+  readonly stream: RecordedStream | null
+}
+
+export interface RecordedStream {
+  readonly name: string
+  readonly far: FarSide
+  /** Those under load; the first of all counts as well. */
+  readonly initialisations: readonly Initialisation[]
 }
 
 interface Teardown {
@@ -96,19 +128,25 @@ export async function record(
   await device.mount()
   anotherBoot(base)
   const configFile = join(folder, 'config.yaml')
-  writeFileSync(configFile, config)
+  writeFileSync(configFile, workload.config)
   const agent = await Agent.start(test, device.mountPoint, 'state', ['--config', configFile])
   const poolFile = join(device.mountPoint, 'pool.img')
   const pool = `pc-pool-${process.pid}`
   const names = { linear: `pc-linear-${process.pid}`, thin: `pc-thin-${process.pid}` }
-  const devices = { linear: (await agent.volume(device.mountPoint, names.linear, '4MiB')).device, thin: '' }
+  const linear = await agent.volume(device.mountPoint, names.linear, `${workload.linearBytes}`)
+  const devices = { linear: linear.device, thin: '' }
   await agent.cli('pool', 'create', pool, '--file', poolFile, '--size', '128MiB', '--unit', '1MiB')
-  await agent.cli('volume', 'create', names.thin, '--pool', pool, '--size', '4MiB')
+  await agent.cli('volume', 'create', names.thin, '--pool', pool, '--size', `${thinBytes}`)
   devices.thin = (await agent.cli<{ device: string }>('volume', 'attach', names.thin)).device
-  const stream = workload.stream ? await startStream(agent, folder, names, device) : null
+  const slots = {
+    linear: new SlotHost(slotsAt, workload.linearBytes - slotsAt),
+    thin: new SlotHost(slotsAt, thinBytes - slotsAt),
+  }
+  const initialisations: Initialisation[] = []
+  const isCopied = workload.course === 'copies'
+  const stream = workload.stream ? await startStream(agent, folder, names, device, initialisations, !isCopied) : null
 
   const logs = { linear: join(folder, 'linear.log'), thin: join(folder, 'thin.log') }
-  const slots = { linear: new SlotHost(slotsAt, MiB), thin: new SlotHost(slotsAt, MiB) }
   const stop = new AbortController()
   const writers = []
   for (const kind of volumes) {
@@ -117,32 +155,39 @@ export async function record(
   }
   await delay(100)
   for (const kind of volumes) await device.watch(logs[kind])
-  const from = await device.position()
   const slotRuns = volumes.map((kind) => slots[kind].run(devices[kind], device.positionFile, random, stop.signal))
-  const backings = [join(device.mountPoint, `${names.linear}.img`), poolFile]
-  const writeback = writeBack(backings, random, stop.signal)
+  const writeback = writeBack([linear.path, poolFile], random, stop.signal)
+  const hosts = Promise.allSettled([...slotRuns, writeback])
+  if (isCopied) await slots.linear.fillSome()
+  const phases: Phase[] = []
   const snapshots: Snapshot[] = []
-  const deadline = performance.now() + seconds * 1000
-  while (performance.now() < deadline) {
-    const name = `s${snapshots.length}`
-    const begunAt = await device.position()
-    await agent.cli('snapshot', 'create', names.thin, name)
-    snapshots.push({ name, begunAt, madeAt: await device.position() })
-    await delay(Math.min(500, Math.max(0, deadline - performance.now())))
-  }
-  const to = await device.position()
+  const noted = { phases, snapshots, initialisations }
+  await runCourse(workload.course, {
+    agent,
+    device,
+    random,
+    seconds,
+    thin: names.thin,
+    slots: slots.linear,
+    stream,
+    ...noted,
+  })
+  // Where a flush has failed hosts may wait for an agent that is at its end.
+  const maySuffer = workload.course === 'failed-flush'
+  if (maySuffer) await agent.killWithDevices()
   stop.abort()
-  await Promise.all([...slotRuns, writeback])
+  for (const host of await hosts) if (host.status === 'rejected' && !maySuffer) throw host.reason
   for (const writer of writers) {
     const { errno } = await writer.stop()
-    if (errno !== 0) throw new Error(`a host was refused: errno ${errno}`)
+    if (errno !== 0 && !maySuffer) throw new Error(`a host was refused: errno ${errno}`)
   }
-  await agent.killWithDevices()
+  if (!maySuffer) await agent.killWithDevices()
   await stream?.far.close()
+  await device.mend()
   await device.unmount()
-  const flushes = await device.flushes(from, to)
+  const withFlushes = phases.map(async (each) => ({ ...each, flushes: await device.flushes(each.from, each.to) }))
   const places = { state: agent.state, poolFile }
-  return { workload, device, ...places, from, to, flushes, logs, names, slots, snapshots, stream }
+  return { workload, device, ...places, phases: await Promise.all(withFlushes), logs, names, slots, snapshots, stream }
 }
 
 /** As the kernel does it when it likes: a backing is on the disk before the journal is. */
@@ -154,12 +199,15 @@ async function writeBack(files: readonly string[], random: Random, stop: AbortSi
   }
 }
 
+/** @param initialized before hosts are at work */
 async function startStream(
   agent: Agent,
   folder: string,
   names: Record<VolumeKind, string>,
   device: PowerCutDevice,
-): Promise<{ name: string; far: FarSide }> {
+  initialisations: Initialisation[],
+  initialized: boolean,
+): Promise<RecordedStream & { readonly between: string }> {
   const between = join(folder, 'between')
   mkdirSync(between)
   const pairing = newPairing({ kind: 'folder', directory: between })
@@ -169,6 +217,9 @@ async function startStream(
   const create = ['stream', 'create', name, ...list, '--destination', 'far', '--epoch', '100ms']
   const { id } = await agent.cli<{ id: string }>(...create)
   const far = new FarSide(folder, pairing, between, id, () => device.position())
-  await agent.cli('stream', 'initialize', name, '--wait')
-  return { name, far }
+  if (initialized) {
+    await agent.cli('stream', 'initialize', name, '--wait')
+    initialisations.push({ begunAt: 0, acknowledgedAt: 0 })
+  }
+  return { name, far, between, initialisations }
 }

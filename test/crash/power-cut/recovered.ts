@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type Lsn, lsn, MiB } from '../../../src/block/units.js'
@@ -6,14 +6,20 @@ import type { WorkerCalls } from '../../../src/block/worker-calls.js'
 import { LmdbStore } from '../../../src/daemon/lmdb-store.js'
 import { intercept } from '../../../src/intercept/intercept.js'
 import type { RegionMap } from '../../../src/journal/region-map.js'
-import type { StreamJournal } from '../../../src/journal/stream-journal.js'
+import { StreamJournal } from '../../../src/journal/stream-journal.js'
 import { Pool } from '../../../src/pool/pool.js'
 import { CatchUp } from '../../../src/replication/catch-up.js'
 import { RecordedVolumes } from '../../../src/replication/recorded-volumes.js'
 import { RegionKeeper } from '../../../src/replication/region-keeper.js'
+import { SourceBuffer } from '../../../src/replication/source-buffer.js'
 import { StreamHealth } from '../../../src/replication/stream-health.js'
 import { recoverStream } from '../../../src/replication/stream-recovery.js'
-import { type StreamDefinition, type StreamPosition, StreamState } from '../../../src/replication/stream-state.js'
+import {
+  nextJournalLsn,
+  type StreamDefinition,
+  type StreamPosition,
+  StreamState,
+} from '../../../src/replication/stream-state.js'
 import type { HostVolume } from '../../../src/volume/host-volume.js'
 import { ThinVolumes } from '../../../src/volume/thin-volumes.js'
 import { Volume, type VolumeDefinition } from '../../../src/volume/volume.js'
@@ -24,13 +30,28 @@ export interface RecoveredStream {
   /** Where the stream stood: everything before is in durable epochs. */
   readonly before: StreamPosition
   readonly after: StreamPosition
-  readonly journal: StreamJournal
-  readonly journalFolder: string
+  /** null: the stream was mapping, or does not run. */
+  readonly journal: RecoveredJournal | null
   /** Regions that are sent again as they are now; undefined: none. */
   readonly caughtUp: RegionMap | undefined
+  /** By volume index. */
+  readonly volumeBytes: readonly number[]
+  /** What lies in the source buffer, as the state has it; and all there is. */
+  readonly epochs: readonly { readonly epoch: number; readonly parts: readonly BufferedPart[] }[]
+  readonly files: readonly string[]
+  /** Files that no epoch named, and that are gone. */
+  readonly leftOver: number
+}
+
+export interface RecoveredJournal {
+  readonly journal: StreamJournal
+  readonly directory: string
   readonly endLsn: Lsn
-  /** What lies in the source buffer, as the state has it. */
-  readonly parts: readonly { readonly file: string; readonly lengthBytes: number }[]
+}
+
+export interface BufferedPart {
+  readonly file: string
+  readonly lengthBytes: number
 }
 
 /** What an agent that starts on this disk has before hosts may write: pool, volumes, journal, region record. */
@@ -88,6 +109,10 @@ export class Recovered {
     const say = ({ code, text }: { code: string; text: string }): void => void this.events.push(`${code}: ${text}`)
     const state = new StreamState(store, name)
     const before = state.position
+    const files = join(folder, 'files')
+    const listed = (): string[] => (existsSync(files) ? readdirSync(files) : [])
+    const leftOver = listed().length - [...state.epochs.values()].flatMap(({ parts }) => parts).length
+    if (before.phase === 'running' || before.phase === 'mapping') await new SourceBuffer({ home: files, state }).open()
     const regions = new RegionKeeper({
       path: join(folder, 'regions'),
       catchUpPath: join(folder, 'catch-up'),
@@ -116,25 +141,38 @@ export class Recovered {
     const catchUp = new CatchUp(regions)
     const health = new StreamHealth(name, say)
     const parts = { journal: journalOptions, volumes, state, regions, catchUp, health, worker }
-    if (before.phase !== 'running') throw new Error(`the stream was ${before.phase}: ${before.divergedReason}`)
-    const recovery = await recoverStream(parts, before.regionsLost ? undefined : await regions.load())
-    if (!('journal' in recovery)) throw new Error(`there is no journal any more: ${recovery.reason}`)
-    const { journal } = recovery
-    this.#closing.push(() => {
-      regions.close()
-      return journal.close(false)
-    })
+    const recorded = before.regionsLost ? undefined : await regions.load()
+    let recovered: RecoveredJournal | null = null
+    if (before.phase === 'running') {
+      const recovery = await recoverStream(parts, recorded)
+      if (!('journal' in recovery)) throw new Error(`there is no journal any more: ${recovery.reason}`)
+      const { journal } = recovery
+      recovered = { journal, directory: journalFolder, endLsn: lsn(journal.counters().publishedLsn) }
+      this.#closing.push(() => {
+        regions.close()
+        return journal.close(false)
+      })
+    } else if (before.phase === 'mapping') {
+      if (!recorded) throw new Error('the stream was mapping, and the record of its regions is lost')
+      // What a stream does that is mapping, once there is room for a journal again. The one before must not be replayed.
+      const start = nextJournalLsn(before, journalOptions.segmentBytes)
+      const journal = await StreamJournal.create(journalOptions, start)
+      this.#closing.push(() => journal.close(false))
+      await catchUp.begin(state, recorded, before.mappingReason, { phase: 'running', cutLsn: start.toString() })
+    }
     const after = state.position
     this.stream = {
       before,
       after,
-      journal,
-      journalFolder,
+      journal: recovered,
       caughtUp: after.copy && after.catchUp ? await regions.loadCatchUp() : undefined,
-      endLsn: lsn(journal.counters().publishedLsn),
-      parts: [...state.epochs.values()].flatMap((epoch) =>
-        epoch.parts.map((part) => ({ file: join(folder, 'files', part.name), lengthBytes: part.lengthBytes })),
-      ),
+      volumeBytes: definition.volumes.map(({ sizeBytes }) => sizeBytes),
+      epochs: [...state.epochs.values()].map(({ epoch, parts }) => ({
+        epoch,
+        parts: parts.map(({ name, lengthBytes }) => ({ file: join(files, name), lengthBytes })),
+      })),
+      files: listed().map((each) => join(files, each)),
+      leftOver,
     }
   }
 

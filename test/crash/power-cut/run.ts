@@ -10,6 +10,8 @@ export interface Summary {
   readonly failures: number
   /** By fault of the disk: cuts that found it out. */
   readonly faultsFound: Readonly<Record<string, number>>
+  /** In how many cuts a stream was found like this: judge.ts has the words. */
+  readonly found: Readonly<Record<string, number>>
 }
 
 /** Run main.ts in a mount namespace of its own; what it says becomes comments. */

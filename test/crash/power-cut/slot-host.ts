@@ -10,6 +10,13 @@ const run = promisify(execFile)
 
 export const slotBytes = 64 * KiB
 
+interface Asked {
+  readonly slot: number
+  /** Slots at once; only a trim has more than one. */
+  readonly count: number
+  readonly isTrim: boolean
+}
+
 /** One write or trim of a whole slot. Positions are those of the power-cut device. */
 interface SlotChange {
   readonly value: number
@@ -27,6 +34,8 @@ export class SlotHost {
   readonly #slots: SlotChange[][]
   readonly #offset: number
   #value = 0
+  /** What the host does next, instead of what it draws. */
+  #asked: { readonly changes: readonly Asked[]; readonly done: () => void } | undefined
 
   /** @param offset where its slots begin on the volume */
   constructor(offset: number, lengthBytes: number) {
@@ -35,6 +44,24 @@ export class SlotHost {
     this.#slots = Array.from({ length: lengthBytes / slotBytes }, made)
   }
 
+  /** One slot in eight is written: what a copy reads then has no gap worth skipping. Flushed when it resolves. */
+  fillSome(): Promise<void> {
+    const slots = Array.from({ length: Math.ceil(this.#slots.length / 8) }, (_, at) => at * 8)
+    return this.#ask(slots.map((slot) => ({ slot, count: 1, isTrim: false })))
+  }
+
+  /** All slots are trimmed at once. Flushed when it resolves. */
+  trimAll(): Promise<void> {
+    return this.#ask([{ slot: 0, count: this.#slots.length, isTrim: true }])
+  }
+
+  #ask(changes: readonly Asked[]): Promise<void> {
+    return new Promise((done) => {
+      this.#asked = { changes, done }
+    })
+  }
+
+  /** Ends with the signal. @throws when the device refuses: from then on nothing counts as flushed */
   async run(device: string, positionFile: string, random: Random, stop: AbortSignal): Promise<void> {
     const host = await open(device, 'r+')
     const watch = await open(positionFile, 'r')
@@ -45,14 +72,18 @@ export class SlotHost {
     }
     try {
       while (!stop.aborted) {
+        const asked = this.#asked
+        this.#asked = undefined
         const changes: SlotChange[] = []
-        for (let left = random.between(1, 12); left > 0 && !stop.aborted; left--) {
-          changes.push(await this.#change(device, host, random, position))
+        for (const change of asked?.changes ?? this.#draw(random)) {
+          if (stop.aborted) break
+          changes.push(...(await this.#change(device, host, change, position)))
         }
-        if (random.chance(0.3)) await delay(200)
+        if (!asked && random.chance(0.3)) await delay(200)
         await host.datasync()
         const flushedAt = position()
         for (const change of changes) change.flushedAt = flushedAt
+        asked?.done()
       }
     } finally {
       await watch.close()
@@ -60,16 +91,29 @@ export class SlotHost {
     }
   }
 
-  async #change(device: string, host: FileHandle, random: Random, position: () => number): Promise<SlotChange> {
-    const slot = random.below(this.#slots.length)
-    const isTrim = random.chance(0.1)
+  #draw(random: Random): Asked[] {
+    const one = (): Asked => ({ slot: random.below(this.#slots.length), count: 1, isTrim: random.chance(0.1) })
+    return Array.from({ length: random.between(1, 12) }, one)
+  }
+
+  async #change(
+    device: string,
+    host: FileHandle,
+    { slot, count, isTrim }: Asked,
+    position: () => number,
+  ): Promise<SlotChange[]> {
     const value = isTrim ? 0 : ++this.#value
-    const change = { value, issuedAt: position(), flushedAt: Number.POSITIVE_INFINITY }
-    this.#slots[slot]!.push(change)
+    const issuedAt = position()
+    const changes = this.#slots.slice(slot, slot + count).map((changes) => {
+      const change = { value, issuedAt, flushedAt: Number.POSITIVE_INFINITY }
+      changes.push(change)
+      return change
+    })
     const offset = this.#offset + slot * slotBytes
-    if (isTrim) await run('blkdiscard', ['--force', '--offset', `${offset}`, '--length', `${slotBytes}`, device])
-    else await host.write(filled(value, slotBytes), 0, slotBytes, offset)
-    return change
+    const lengthBytes = count * slotBytes
+    if (isTrim) await run('blkdiscard', ['--force', '--offset', `${offset}`, '--length', `${lengthBytes}`, device])
+    else await host.write(filled(value), 0, slotBytes, offset)
+    return changes
   }
 
   /** What is wrong with the volume after a cut here, in words; the first few. */
@@ -78,10 +122,10 @@ export class SlotHost {
     for (const [slot, changes] of this.#slots.entries()) {
       const allowed = allowedAt(changes, position)
       const at = this.#offset + slot * slotBytes
+      if (isFilled(volume, at, slotBytes) && allowed.has(volume.readUInt32LE(at))) continue
       for (let done = 0; done < slotBytes && wrong.length < 5; done += atomBytes) {
-        const atom = volume.subarray(at + done, at + done + atomBytes)
-        const value = atom.readUInt32LE(0)
-        if (!atom.equals(filled(value, atomBytes))) wrong.push(`offset ${at + done}: several writes, or none`)
+        const value = volume.readUInt32LE(at + done)
+        if (!isFilled(volume, at + done, atomBytes)) wrong.push(`offset ${at + done}: several writes, or none`)
         else if (!allowed.has(value))
           wrong.push(`offset ${at + done}: holds ${value}, may hold ${[...allowed].join(', ')}`)
       }
@@ -101,21 +145,15 @@ function allowedAt(changes: readonly SlotChange[], position: number): Set<number
   )
 }
 
-const fills = new Map<number, Buffer>()
+function filled(value: number): Buffer {
+  const bytes = Buffer.alloc(slotBytes)
+  for (let at = 0; at < slotBytes; at += 4) bytes.writeUInt32LE(value, at)
+  return bytes
+}
 
-function filled(value: number, lengthBytes: number): Buffer {
-  if (lengthBytes === slotBytes) {
-    const bytes = Buffer.alloc(lengthBytes)
-    for (let at = 0; at < lengthBytes; at += 4) bytes.writeUInt32LE(value, at)
-    return bytes
-  }
-  let known = fills.get(value)
-  if (known?.length !== lengthBytes) {
-    if (fills.size > 10_000) fills.clear()
-    known = filled(value, slotBytes).subarray(0, lengthBytes)
-    fills.set(value, known)
-  }
-  return known
+/** The same number from end to end. */
+function isFilled(volume: Buffer, at: number, lengthBytes: number): boolean {
+  return volume.compare(volume, at + 4, at + lengthBytes, at, at + lengthBytes - 4) === 0
 }
 
 /** A number for what each sector holds: of stamps the serial number, of slots the value. */
