@@ -289,7 +289,12 @@ MappedSegment* SegmentStore::next() {
     made_.wait(lock, [this] { return !ready_.empty() || stopWaiting_ || refuseWaiting_; });
     waiting_ = false;
   }
-  if (stopWaiting_ || ready_.empty()) return nullptr;
+  if (stopWaiting_ || ready_.empty()) {
+    // Who asks again later may find one.
+    ahead_.store(true, std::memory_order_relaxed);
+    work_.notify_one();
+    return nullptr;
+  }
   const auto now = std::chrono::steady_clock::now();
   busy_ = !live_.empty() && now - takenAt_ < kBusy;
   takenAt_ = now;

@@ -538,6 +538,24 @@ TEST("a journal takes disk as it is used: none, a segment, the next one from hal
   CHECK(records.size() == 2 && records[0].payload[0] == 'g' && records[1].payload == "end");
 }
 
+TEST("a journal that refuses to wait and was never written takes a write as soon as its first segment is made") {
+  test::TemporaryFolder folder;
+  auto journal = mustOpen(optionsFor(folder));
+  journal->refuse(true);
+  const auto refused = journal->reserve(RecordType::kWrite, 0, 0, 5, 5);
+  CHECK(!refused.ok() && refused.error().code == "JOURNAL_FULL");
+  const auto written = [&] {
+    auto reserved = journal->reserve(RecordType::kWrite, 0, 0, 0, 0);
+    if (!reserved.ok()) return false;
+    Reservation reservation = reserved.take();
+    journal->complete(reservation);
+    journal->applied(reservation);
+    return reservation.lsn == 4096;
+  };
+  CHECK(eventually(written));
+  CHECK(journal->close().ok());
+}
+
 TEST("a spare that holds records of the very segment it becomes is no part of it") {
   test::TemporaryFolder folder;
   auto options = optionsFor(folder);
