@@ -26,6 +26,13 @@ export class IdleWatch {
   }
 
   #look(): void {
-    for (const [pause, hasNews] of this.#waiting) if (hasNews()) pause.wake()
+    for (const [pause, hasNews] of this.#waiting) {
+      try {
+        if (hasNews()) pause.wake()
+      } catch {
+        // The loop that waits meets it where it can answer for its stream.
+        pause.wake()
+      }
+    }
   }
 }

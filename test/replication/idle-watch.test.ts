@@ -24,6 +24,11 @@ t.test('news ends the wait of the one that has it, soon, and of no other', async
   t.same(ended, [1, 2], 'woken by somebody else')
   signal.abort()
   await waits[0]
+  const broken = (): boolean => {
+    throw new Error('closed')
+  }
+  await watch.wait(broken, new Pause(), new AbortController().signal)
+  t.pass('what cannot be asked ends its wait')
   const timers = process.getActiveResourcesInfo().filter((kind) => kind === 'Timeout').length
   t.ok(timers <= 1, 'its timer is gone; that of the test stays')
 })
