@@ -13,8 +13,11 @@
 
 namespace tidemark {
 
-/** Long calls (attach, detach, sync...) under way at once; each has a thread of its own. */
-constexpr uint32_t kLongCallLimit = 256;
+/**
+ * Long calls (attach, detach, sync...) under way at once: a few of each of a thousand streams. Each has a thread of its
+ * own, but for the sync of a journal.
+ */
+constexpr uint32_t kLongCallLimit = 4096;
 
 /**
  * The only way from native threads into JavaScript: one ThreadSafeFunction for the whole addon.

@@ -36,6 +36,7 @@ Journal::Journal(JournalOptions options)
           .segmentBytes = options_.segmentBytes,
           .spareSegments = options_.spareSegments,
           .limitBytes = options_.limitBytes,
+          .idle = std::chrono::milliseconds(options_.idleMilliseconds),
           .system = options_.system,
           .onFull =
               [this] {
@@ -63,9 +64,13 @@ Result<std::unique_ptr<Journal>> Journal::open(JournalOptions options) {
   MappedSegment* segment = opened.value();
 
   // Nothing at or beyond the start may be taken for a record of this journal: clear the first place, durably. What lies
-  // behind it has a lower incarnation than whatever is written here.
-  std::memset(segment->memory + (start - segment->baseLsn), 0, kRecordHeaderBytes);
-  if (auto synced = journal->segments_.sync(start, start + kRecordHeaderBytes); !synced) return synced.error();
+  // behind it has a lower incarnation than whatever is written here. A recovery has cleared it already.
+  static constexpr uint8_t blank[kRecordHeaderBytes] = {};
+  uint8_t* place = segment == nullptr ? nullptr : segment->memory + (start - segment->baseLsn);
+  if (place != nullptr && std::memcmp(place, blank, sizeof blank) != 0) {
+    std::memset(place, 0, sizeof blank);
+    if (auto synced = journal->segments_.sync(start, start + sizeof blank); !synced) return synced.error();
+  }
 
   journal->open_ = segment;
   journal->nextLsn_ = start;
@@ -105,14 +110,14 @@ Result<Reservation> Journal::reserve(RecordType type, uint16_t volume, uint64_t 
     if (state == State::kAbandoned) return Reservation{};
     if (state == State::kClosed) return closedError();
     if (state == State::kFailed && refusing_.load()) return failedError();
-    if (nextLsn_ + space <= open_->baseLsn + options_.segmentBytes) break;
+    if (open_ != nullptr && nextLsn_ + space <= open_->baseLsn + options_.segmentBytes) break;
     MappedSegment* next = segments_.next();
     if (next == nullptr) {
       if (refusing_.load() && state_.load(std::memory_order_acquire) == State::kRunning) return fullError();
       continue;
     }
     // The next segment is there before the rest of this one is given away.
-    const uint64_t rest = open_->baseLsn + options_.segmentBytes - nextLsn_;
+    const uint64_t rest = open_ == nullptr ? 0 : open_->baseLsn + options_.segmentBytes - nextLsn_;
     if (rest > 0) {
       const uint32_t skipped = static_cast<uint32_t>(rest) - kRecordHeaderBytes;
       commit(*writeReserved(RecordType::kPad, kNoVolume, 0, 0, skipped), 0);
@@ -122,6 +127,7 @@ Result<Reservation> Journal::reserve(RecordType type, uint16_t volume, uint64_t 
   }
 
   const uint64_t end = nextLsn_ + space;
+  if (end - open_->baseLsn > options_.segmentBytes / 2) segments_.wantAhead();
   Reservation reservation;
   {
     std::unique_lock progress(progress_);

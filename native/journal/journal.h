@@ -55,6 +55,8 @@ struct JournalOptions {
   uint32_t incarnation = 0;
   /** Called on the journal's threads, without locks. Must not call back into the journal except abandon(). */
   std::function<void(const JournalEvent&)> onEvent;
+  /** Segments that were made ready and not taken for so long are given back; shorter in tests. */
+  uint32_t idleMilliseconds = 60'000;
   /** Tests replace these to inject faults. */
   SegmentSystemCalls system;
 };
@@ -86,8 +88,8 @@ struct JournalCounters {
 class Journal {
  public:
   /**
-   * Maps the segment of startLsn (made when it is not there), puts segments beyond it back among the spares, starts the
-   * sync and preparer threads. Blocks while it makes the first segment.
+   * Maps the segment of startLsn, puts segments beyond it back among the spares, starts the sync and preparer threads.
+   * A segment that is not there is made: at once, or, where it would begin with startLsn, with the first record.
    *
    * Errors: INVALID_ARGUMENT, FOREIGN_SEGMENT, JOURNAL_DAMAGED (the start segment), JOURNAL_NO_SPACE,
    * JOURNAL_SEGMENT_FAILED.
@@ -218,6 +220,7 @@ class Journal {
   std::atomic<uint64_t> syncs_{0};
 
   std::mutex append_;
+  /** Null until the first record, where nothing lies before it in its segment. */
   MappedSegment* open_ = nullptr;
   /** Where the next record goes, unless it does not fit the open segment. */
   uint64_t nextLsn_ = 0;

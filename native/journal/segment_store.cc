@@ -19,6 +19,8 @@ namespace tidemark {
 namespace {
 
 constexpr uint64_t kWriteOutBytes = 1 << 16;
+/** What fills a segment faster than this is busy. */
+constexpr auto kBusy = std::chrono::seconds(10);
 constexpr size_t kSegmentNameLength = 20;  // 16 hexadecimal digits and ".seg"
 
 std::string segmentName(uint64_t baseLsn) {
@@ -90,10 +92,10 @@ Result<MappedSegment*> SegmentStore::open(uint64_t startLsn) {
     if (auto checked = checkHeader(name, startBase); !checked) return checked.error();
     UniqueFd fd(::openat(directory_.get(), name.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW));
     if (!fd) return segmentError("open segment " + name, errno);
-    auto mapped = map(startBase, std::move(fd));
+    auto mapped = map(startBase, std::move(fd), 0);
     if (!mapped) return mapped.error();
     segment = mapped.take();
-  } else {
+  } else if (startLsn - startBase > kSegmentHeaderBytes) {
     std::string spare;
     if (!spares_.empty()) {
       spare = spares_.back();
@@ -105,8 +107,11 @@ Result<MappedSegment*> SegmentStore::open(uint64_t startLsn) {
     named_.insert(startBase);
   }
   MappedSegment* open = segment.get();
-  live_.push_back(std::move(segment));
-  nextBase_ = startBase + options_.segmentBytes;
+  nextBase_ = startBase;
+  if (open != nullptr) {
+    live_.push_back(std::move(segment));
+    nextBase_ += options_.segmentBytes;
+  }
   preparer_ = std::thread([this] {
     protectThread();
     prepareLoop();
@@ -167,7 +172,7 @@ std::string SegmentStore::setAside(const std::string& name) {
   std::string spare;
   {
     std::lock_guard lock(mutex_);
-    keep = spares_.size() < options_.spareSegments;
+    keep = busy_ ? spares_.size() < options_.spareSegments : spares_.size() + ready_.size() < 1;
     spare = "spare-" + std::to_string(spareNumber_++) + ".seg";
   }
   if (keep && ::renameat(directory_.get(), name.c_str(), directory_.get(), spare.c_str()) == 0) return spare;
@@ -207,7 +212,8 @@ Result<void> SegmentStore::writeAll(int fd, const void* bytes, uint64_t length, 
 }
 
 Result<void> SegmentStore::writeHeader(int fd, uint64_t baseLsn) {
-  alignas(64) uint8_t page[kSegmentHeaderBytes] = {};
+  // And the first record's place, which in a spare may hold one of these very addresses.
+  alignas(64) uint8_t page[kSegmentHeaderBytes + kRecordHeaderBytes] = {};
   SegmentHeader header{};
   header.magic = kSegmentMagic;
   header.version = kSegmentVersion;
@@ -259,11 +265,12 @@ Result<std::unique_ptr<MappedSegment>> SegmentStore::prepare(uint64_t baseLsn, c
     ::unlinkat(directory_.get(), from.c_str(), 0);
     return worked.error();
   }
-  return map(baseLsn, std::move(fd));
+  return map(baseLsn, std::move(fd), MAP_POPULATE);
 }
 
-Result<std::unique_ptr<MappedSegment>> SegmentStore::map(uint64_t baseLsn, UniqueFd fd) {
-  void* memory = ::mmap(nullptr, options_.segmentBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd.get(), 0);
+/** @param populate MAP_POPULATE where the file was just written; one that lies on the disk is read as it is needed */
+Result<std::unique_ptr<MappedSegment>> SegmentStore::map(uint64_t baseLsn, UniqueFd fd, int populate) {
+  void* memory = ::mmap(nullptr, options_.segmentBytes, PROT_READ | PROT_WRITE, MAP_SHARED | populate, fd.get(), 0);
   if (memory == MAP_FAILED) return segmentError("map segment " + segmentName(baseLsn), errno);
   auto segment = std::make_unique<MappedSegment>();
   segment->baseLsn = baseLsn;
@@ -282,7 +289,16 @@ MappedSegment* SegmentStore::next() {
     made_.wait(lock, [this] { return !ready_.empty() || stopWaiting_ || refuseWaiting_; });
     waiting_ = false;
   }
-  if (stopWaiting_ || ready_.empty()) return nullptr;
+  if (stopWaiting_ || ready_.empty()) {
+    // Who asks again later may find one.
+    ahead_.store(true, std::memory_order_relaxed);
+    work_.notify_one();
+    return nullptr;
+  }
+  const auto now = std::chrono::steady_clock::now();
+  busy_ = !live_.empty() && now - takenAt_ < kBusy;
+  takenAt_ = now;
+  ahead_.store(false, std::memory_order_relaxed);
   live_.push_back(std::move(ready_.front()));
   ready_.pop_front();
   work_.notify_one();
@@ -341,7 +357,7 @@ void SegmentStore::retire(uint64_t belowLsn) {
 void SegmentStore::trim(uint64_t belowLsn) {
   {
     std::lock_guard lock(mutex_);
-    const uint64_t openBase = live_.empty() ? 0 : live_.back()->baseLsn;
+    const uint64_t openBase = live_.empty() ? nextBase_ : live_.back()->baseLsn;
     while (!named_.empty() && *named_.begin() + options_.segmentBytes <= belowLsn && *named_.begin() < openBase) {
       trimmed_.push_back(*named_.begin());
       named_.erase(named_.begin());
@@ -350,6 +366,44 @@ void SegmentStore::trim(uint64_t belowLsn) {
     backOff_ = false;
   }
   work_.notify_one();
+}
+
+void SegmentStore::askAhead() {
+  {
+    std::lock_guard lock(mutex_);
+    ahead_.store(true, std::memory_order_relaxed);
+  }
+  work_.notify_one();
+}
+
+/** Under mutex_. */
+uint32_t SegmentStore::wantedReady() const {
+  if (busy_) return options_.spareSegments;
+  return waiting_ || ahead_.load(std::memory_order_relaxed) ? 1 : 0;
+}
+
+/**
+ * Nobody took a segment for a while: what is more than the next one is given back. A segment that was prepared holds
+ * nothing, so its name may come back with a power cut; the one that is made in its place has it again.
+ */
+void SegmentStore::giveBack(std::unique_lock<std::mutex>& lock) {
+  std::vector<std::string> names;
+  std::vector<std::unique_ptr<MappedSegment>> unused;
+  while (!spares_.empty() && ready_.size() + spares_.size() > wantedReady()) {
+    names.push_back(std::move(spares_.back()));
+    spares_.pop_back();
+  }
+  while (ready_.size() > wantedReady()) {
+    nextBase_ = ready_.back()->baseLsn;
+    names.push_back(segmentName(nextBase_));
+    unused.push_back(std::move(ready_.back()));
+    ready_.pop_back();
+  }
+  lock.unlock();
+  unused.clear();
+  for (const std::string& name : names) ::unlinkat(directory_.get(), name.c_str(), 0);
+  lock.lock();
+  named_.erase(named_.lower_bound(nextBase_), named_.end());
 }
 
 void SegmentStore::prepareLoop() {
@@ -364,7 +418,7 @@ void SegmentStore::prepareLoop() {
       if (!spare.empty()) spares_.push_back(std::move(spare));
       continue;
     }
-    const bool wanted = ready_.size() < options_.spareSegments && !failed_ && !backOff_ && !stopWaiting_;
+    const bool wanted = ready_.size() < wantedReady() && !failed_ && !backOff_ && !stopWaiting_;
     if (wanted && (!spares_.empty() || fileCount() < limitCount_)) {
       const bool writerWaited = waiting_;
       std::string spare;
@@ -402,7 +456,13 @@ void SegmentStore::prepareLoop() {
       lock.lock();
       continue;
     }
-    work_.wait(lock);
+    if (busy_ || ready_.size() + spares_.size() > wantedReady()) {
+      if (work_.wait_until(lock, takenAt_ + options_.idle) == std::cv_status::no_timeout || stop_ || !trimmed_.empty()) continue;
+      busy_ = false;
+      giveBack(lock);
+    } else {
+      work_.wait(lock);
+    }
   }
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -22,6 +23,10 @@
  *
  * Invariant: a segment has its final name only when its header, its length and its folder entry are durable and its
  * blocks are allocated and written, so that a store into the mapping cannot fail for want of space.
+ *
+ * A machine may have a thousand journals, most of them idle: one that was never appended to has no segment, one that is
+ * appended to slowly has the open one, and one more from half of that on. Only what fills a segment within ten seconds
+ * has `spareSegments` ready, and as many spares. What nobody took for a minute is given back.
  *
  * Lock `mutex_` guards every list and counter below. It is never held over a system call that can wait for the disk,
  * and no other lock of the journal is taken under it.
@@ -56,6 +61,7 @@ class SegmentStore {
     uint64_t segmentBytes = 0;
     uint32_t spareSegments = 1;
     uint64_t limitBytes = 0;
+    std::chrono::milliseconds idle{60'000};
     SegmentSystemCalls system;
     /** No segment is left within the limit and a writer waits for one. Once until segments come back. */
     std::function<void()> onFull;
@@ -66,8 +72,16 @@ class SegmentStore {
   explicit SegmentStore(Options options);
   ~SegmentStore();
 
-  /** Map the segment that holds startLsn, making it when absent; later ones become spares. Starts the preparer. */
+  /**
+   * Map the segment that holds startLsn, making it when absent; later ones become spares. Starts the preparer. Null where
+   * startLsn is the first place of a segment that is not there: next() makes that one.
+   */
   Result<MappedSegment*> open(uint64_t startLsn);
+
+  /** More than half of the open segment is given out: the next one is made ready. Cheap when that was said before. */
+  void wantAhead() {
+    if (!ahead_.load(std::memory_order_relaxed)) askAhead();
+  }
 
   /** The next segment, waiting for it; null once stopWaiting() was called. One caller at a time. */
   MappedSegment* next();
@@ -90,13 +104,16 @@ class SegmentStore {
 
  private:
   Result<std::unique_ptr<MappedSegment>> prepare(uint64_t baseLsn, const std::string& spare);
-  Result<std::unique_ptr<MappedSegment>> map(uint64_t baseLsn, UniqueFd fd);
+  Result<std::unique_ptr<MappedSegment>> map(uint64_t baseLsn, UniqueFd fd, int populate);
   Result<void> writeAll(int fd, const void* bytes, uint64_t length, uint64_t offset);
   Result<void> writeHeader(int fd, uint64_t baseLsn);
   Result<void> checkHeader(const std::string& name, uint64_t baseLsn);
   Result<void> scan(uint64_t startBase);
   Result<void> syncDirectory();
   void prepareLoop();
+  void askAhead();
+  uint32_t wantedReady() const;
+  void giveBack(std::unique_lock<std::mutex>& lock);
   std::string setAside(const std::string& name);
   std::string pathOf(const std::string& name) const;
   uint64_t fileCount() const;
@@ -122,6 +139,11 @@ class SegmentStore {
   std::deque<std::unique_ptr<MappedSegment>> live_;
   uint64_t nextBase_ = 0;
   uint64_t spareNumber_ = 0;
+  /** The next segment was asked for, since the open one was taken; set under mutex_, looked at without. */
+  std::atomic<bool> ahead_{false};
+  /** The last segment was filled so fast that its successors must be there. */
+  bool busy_ = false;
+  std::chrono::steady_clock::time_point takenAt_ = std::chrono::steady_clock::now();
   bool waiting_ = false;
   bool fullRaised_ = false;
   bool refuseWaiting_ = false;

@@ -24,8 +24,8 @@ interface PlainError {
   readonly storage: { code: string; op: string; object: string; hint: string; retry: RetryClass } | null
 }
 
-/** Requests waiting on one worker, at the most. */
-const queueLimit = 1024
+/** Requests waiting on one worker, at the most: a few of each of a thousand streams. */
+const queueLimit = 8192
 
 interface Waiting {
   readonly resolve: (value: unknown) => void

@@ -279,10 +279,8 @@ export class Agent implements AgentOperations {
     return this.#changes.run(async () => this.#parts.streams.view(await this.#parts.streams.create(given)))
   }
 
-  async streamInitialize(name: string): Promise<StreamView> {
-    const stream = this.#parts.streams.get(name)
-    await stream.initialize()
-    return this.#parts.streams.view(stream)
+  streamInitialize(name: string): Promise<StreamView> {
+    return this.#parts.streams.initialize(name)
   }
 
   async streamStatus(name: string): Promise<StreamView> {

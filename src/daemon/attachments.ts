@@ -1,11 +1,15 @@
 import { readdir } from 'node:fs/promises'
 import path from 'node:path'
+import { eachOf } from '../block/each.js'
 import type { ReportEvent } from '../block/event-log.js'
 import { StorageError } from '../block/storage-error.js'
 import type { Intercept, KeeperEvent } from '../intercept/addon.js'
 import { servedFolder } from '../volume/front-end.js'
 import type { Streams } from './streams.js'
 import type { Volumes } from './volumes.js'
+
+/** Volumes that are attached, or detached, at once. */
+const atOnce = 8
 
 /**
  * Devices that the keeper has held since an earlier agent ended: their hosts wait. Each is served on when its volume is
@@ -88,21 +92,21 @@ export async function attachWanted(
   report: ReportEvent,
   concerns: (volume: string) => boolean = () => true,
 ): Promise<void> {
-  for (const { name, readOnly } of volumes.wanted()) {
+  await eachOf(volumes.wanted(), atOnce, async ({ name, readOnly }) => {
     const [volume = ''] = name.split('@')
-    if (!concerns(volume)) continue
+    if (!concerns(volume)) return
     try {
       if (streams.ofVolume(name)?.status().state === 'failed') throw new Error('its stream could not be recovered')
       await volumes.attach(volumes.named(name), readOnly)
     } catch (error) {
       report({ severity: 'error', code: 'ATTACH_FAILED', object: name, text: textOf(error) })
     }
-  }
+  })
 }
 
 /** What a host still uses stays to the end, recorded to the last moment, and is left to the keeper and the next agent. */
 export async function detachAll(volumes: Volumes, report: ReportEvent): Promise<void> {
-  for (const volume of volumes.attached()) {
+  await eachOf(volumes.attached(), atOnce, async (volume) => {
     try {
       await volume.detach()
     } catch (error) {
@@ -113,7 +117,7 @@ export async function detachAll(volumes: Volumes, report: ReportEvent): Promise<
         text: `${textOf(error)} Its host waits for the next agent; without one: tidemark keeper abort ${volume.name}`,
       })
     }
-  }
+  })
 }
 
 function textOf(error: unknown): string {

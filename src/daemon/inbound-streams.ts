@@ -18,8 +18,8 @@ import type { ThinVolumes } from '../volume/thin-volumes.js'
 
 /** A stream that broke is begun again after so long. */
 const restartMs = 5_000
-/** Streams one pairing may bring, at the most. */
-const streamLimit = 1000
+/** Streams one pairing may bring, at the most, those counted that were removed here: four times what one source has. */
+const streamLimit = 4096
 const lookMs = 1000
 
 /** Where arriving volumes are made thin: the config's `inbound.pool`. */
@@ -152,10 +152,15 @@ export class InboundStreams {
   }
 
   async #look(source: Source): Promise<void> {
+    let told = false
     while (!this.#stop.signal.aborted) {
       const found = await source.inbox.streams().catch(() => [])
-      for (const streamId of found) {
-        if (!source.streams.has(streamId) && source.streams.size < streamLimit) this.#begin(source, streamId)
+      const strange = found.filter((streamId) => !source.streams.has(streamId))
+      for (const streamId of strange.slice(0, streamLimit - source.streams.size)) this.#begin(source, streamId)
+      if (!told && source.streams.size >= streamLimit && strange.some((streamId) => !source.streams.has(streamId))) {
+        told = true
+        const text = `There are folders of more than ${streamLimit} streams; what arrives in the others is left alone.`
+        this.#options.report({ severity: 'error', code: 'TOO_MANY_STREAMS', object: source.inbox.directory, text })
       }
       await source.pause.wait(lookMs, this.#stop.signal)
     }

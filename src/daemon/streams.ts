@@ -1,12 +1,14 @@
 import { randomBytes } from 'node:crypto'
 import path from 'node:path'
 import type { StreamView } from '../api/agent-operations.js'
+import { eachOf } from '../block/each.js'
 import type { ReportEvent } from '../block/event-log.js'
 import { checkName } from '../block/names.js'
 import type { StateStore } from '../block/state-store.js'
 import { StorageError } from '../block/storage-error.js'
 import type { WorkerCalls } from '../block/worker-calls.js'
 import type { Intercept } from '../intercept/addon.js'
+import { recoveryWorker } from '../replication/replayed-journal.js'
 import { SourceStream } from '../replication/source-stream.js'
 import { defaultPolicy, type StreamDefinition, type StreamPolicy } from '../replication/stream-state.js'
 import { deriveStreamSecret } from '../replication-file/keys.js'
@@ -14,9 +16,16 @@ import type { HostVolume } from '../volume/host-volume.js'
 import { newBufferFolder } from './buffer-folder.js'
 import type { AgentConfig } from './config.js'
 import type { Destinations } from './destinations.js'
+import { checkHeadroom } from './headroom.js'
 import type { Placement } from './placement.js'
 
 const defaultEpochMs = 1000
+/** Streams that are opened, or stopped, at once: each waits for its disk most of the time. */
+const atOnce = 16
+/** More streams than these have their warnings in one event. */
+const singleEvents = 10
+/** Proved with a thousand; what each takes of memory and descriptors is in src/README.md. */
+const streamLimit = 1024
 /** How often forecasts look. */
 const watchMs = 1000
 
@@ -43,6 +52,10 @@ export interface NewStream {
 export class Streams {
   readonly #options: StreamsOptions
   readonly #streams = new Map<string, SourceStream>()
+  /** By the names of their volumes. */
+  readonly #byVolume = new Map<string, SourceStream>()
+  /** Replays journals while streams are opened: a process for each would be most of the time of a start. */
+  #recoverer: WorkerCalls | undefined
   /** Of the buffer with a volume, by stream. */
   readonly #sharedDisks = new Map<string, string | null>()
   readonly #watch = setInterval(() => {
@@ -58,17 +71,30 @@ export class Streams {
    * when volumes have appeared (a pool was imported): streams that lacked theirs begin then.
    */
   async open(): Promise<void> {
-    for (const { value } of this.#options.store.list<StreamDefinition>('stream/')) {
-      if (this.#streams.has(value.name)) continue
+    this.#recoverer ??= recoveryWorker()
+    try {
+      await this.#openAll()
+    } finally {
+      await this.#recoverer.close()
+      this.#recoverer = undefined
+    }
+  }
+
+  async #openAll(): Promise<void> {
+    const recorded = this.#options.store.list<StreamDefinition>('stream/').map(({ value }) => value)
+    const shared: SourceStream[] = []
+    await eachOf(recorded, atOnce, async (value) => {
+      if (this.#streams.has(value.name)) return
       try {
         const stream = this.#admit(value)
-        await this.#lookAtDisks(stream)
+        if (await this.#lookAtDisks(stream)) shared.push(stream)
         await stream.start()
       } catch (error) {
         // A stream that was admitted says so itself.
         if (!this.#streams.has(value.name)) this.#say('error', 'STREAM_UNUSABLE', value.name, error)
       }
-    }
+    })
+    this.#sayShared(shared)
   }
 
   /**
@@ -76,9 +102,11 @@ export class Streams {
    * @throws StorageError what keeps the stream from being recovered
    */
   async ready(volume: string): Promise<void> {
+    const known = this.ofVolume(volume)
+    if (known) return known.start()
     for (const { value } of this.#options.store.list<StreamDefinition>('stream/')) {
       if (!value.volumes.some(({ name }) => name === volume)) continue
-      await (this.#streams.get(value.name) ?? this.#admit(value)).start()
+      await this.#admit(value).start()
     }
   }
 
@@ -94,7 +122,7 @@ export class Streams {
 
   /** The stream that records this volume, if any. */
   ofVolume(name: string): SourceStream | undefined {
-    return this.all().find(({ definition }) => definition.volumes.some((volume) => volume.name === name))
+    return this.#byVolume.get(name)
   }
 
   /**
@@ -112,6 +140,10 @@ export class Streams {
   async create(given: NewStream): Promise<SourceStream> {
     checkName('stream', given.name)
     if (this.#streams.has(given.name)) throw this.#refuse('ALREADY_EXISTS', given.name, 'Choose another name.')
+    if (this.#streams.size >= streamLimit) {
+      const hint = `An agent has ${streamLimit} streams at the most. Put more volumes into one, or remove others.`
+      throw this.#refuse('TOO_MANY_STREAMS', given.name, hint)
+    }
     if (new Set(given.volumes).size !== given.volumes.length || given.volumes.length === 0) {
       throw this.#refuse('BAD_REQUEST', given.name, 'Name each volume once, and at least one.')
     }
@@ -141,21 +173,36 @@ export class Streams {
       await stream.remove()
       await this.#record(definition)
     } catch (error) {
-      this.#streams.delete(given.name)
+      this.#dismiss(stream)
       throw error
     }
-    await this.#lookAtDisks(stream)
+    if (await this.#lookAtDisks(stream)) this.#sayShared([stream])
     return stream
   }
 
-  /** Nothing is refused: a machine may have but one disk. */
-  async #lookAtDisks({ definition: { name, volumes }, buffer: { directory } }: SourceStream): Promise<void> {
+  /** @returns whether the buffer shares a disk with a volume. Nothing is refused: a machine may have but one disk. */
+  async #lookAtDisks({ definition: { name, volumes }, buffer: { directory } }: SourceStream): Promise<boolean> {
     const names = volumes.map((volume) => volume.name)
     const disk = await this.#options.placement.sharedDisk(directory, names)
     this.#sharedDisks.set(name, disk)
-    if (disk === null) return
-    const text = `The source buffer ${directory} and a volume lie on the disk ${disk}: they slow each other, and are lost together.`
-    this.#options.report({ severity: 'warning', code: 'BUFFER_SHARES_DISK', object: name, text })
+    return disk !== null
+  }
+
+  /** Of many at once in one event: they would drive all else out of the log. */
+  #sayShared(streams: readonly SourceStream[]): void {
+    const warn = (object: string, text: string): void => {
+      this.#options.report({ severity: 'warning', code: 'BUFFER_SHARES_DISK', object, text })
+    }
+    const why = 'they slow each other, and are lost together.'
+    if (streams.length > singleEvents) {
+      const text = `The source buffers of ${streams.length} streams lie on a disk with a volume: ${why}`
+      warn(this.#options.config.bufferDirectory, text)
+      return
+    }
+    for (const { definition, buffer } of streams) {
+      const disk = this.#sharedDisks.get(definition.name)
+      warn(definition.name, `The source buffer ${buffer.directory} and a volume lie on the disk ${disk}: ${why}`)
+    }
   }
 
   /** What is not given stays. */
@@ -179,7 +226,7 @@ export class Streams {
     const folder = folderName(stream.definition)
     if (directory === null) await stream.abortBufferMove()
     else await stream.moveBuffer(await newBufferFolder({ directory, name: folder, current, usedBytes, placement }))
-    await this.#lookAtDisks(stream)
+    if (await this.#lookAtDisks(stream)) this.#sayShared([stream])
     return this.view(stream)
   }
 
@@ -189,6 +236,14 @@ export class Streams {
     return this.all()
       .flatMap(({ buffer: { directory, move } }) => (move ? [directory, move.from] : [directory]))
       .filter((directory) => !directory.startsWith(`${bufferDirectory}/`))
+  }
+
+  /** @throws StorageError as of checkHeadroom() */
+  async initialize(name: string): Promise<StreamView> {
+    const stream = this.get(name)
+    await checkHeadroom('stream initialize', name)
+    await stream.initialize()
+    return this.view(stream)
   }
 
   async setPaused(name: string, paused: boolean): Promise<SourceStream> {
@@ -203,15 +258,15 @@ export class Streams {
     await stream.remove()
     // The definition goes last: after a crash the removal can be asked for again.
     await this.#options.store.remove([`stream/${name}`])
-    this.#streams.delete(name)
+    this.#dismiss(stream)
   }
 
   /** Each for itself: what one cannot do in order, its next start does as after a crash. */
   async stop(): Promise<void> {
     clearInterval(this.#watch)
-    for (const stream of this.all()) {
-      await stream.stop().catch((error) => this.#say('warning', 'STREAM_STOPPED_LATE', stream.definition.name, error))
-    }
+    await eachOf(this.all(), atOnce, (stream) =>
+      stream.stop().catch((error) => this.#say('warning', 'STREAM_STOPPED_LATE', stream.definition.name, error)),
+    )
   }
 
   #say(severity: 'warning' | 'error', code: string, object: string, error: unknown): void {
@@ -262,6 +317,7 @@ export class Streams {
         intercept,
         segmentBytes: config.segmentBytes,
         limitBytes: config.journalLimitBytes,
+        recoverer: () => this.#recoverer,
       },
       regions: {
         path: path.join(directory, 'regions'),
@@ -276,7 +332,13 @@ export class Streams {
       report,
     })
     this.#streams.set(definition.name, stream)
+    for (const { name } of definition.volumes) this.#byVolume.set(name, stream)
     return stream
+  }
+
+  #dismiss({ definition: { name, volumes } }: SourceStream): void {
+    this.#streams.delete(name)
+    for (const volume of volumes) this.#byVolume.delete(volume.name)
   }
 
   async #record(definition: StreamDefinition): Promise<void> {

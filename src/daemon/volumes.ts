@@ -6,6 +6,7 @@ import type { ThinPool } from '../pool/thin-pool.js'
 import type { HostVolume } from '../volume/host-volume.js'
 import type { ThinVolume } from '../volume/thin-volume.js'
 import type { ThinVolumes } from '../volume/thin-volumes.js'
+import { checkHeadroom } from './headroom.js'
 import type { PathVolumes } from './path-volumes.js'
 import type { Pools } from './pools.js'
 
@@ -110,6 +111,7 @@ export class Volumes {
 
   async attach(volume: HostVolume, readOnly: boolean): Promise<void> {
     const { name } = volume
+    if (volume.device === null) await checkHeadroom('volume attach', name)
     try {
       await volume.attach({ readOnly })
       this.#failures.delete(name)

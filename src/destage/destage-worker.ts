@@ -7,6 +7,7 @@ import type { PartPlace, PartRecord } from '../replication-file/part.js'
 import { Backing } from '../volume/backing.js'
 import { readArrival } from './arrival-file.js'
 import type { ApplyJob, ApplyResult, Declaration, VerifyJob, VerifyResult } from './destage-job.js'
+import { listInbox } from './inbox-listing.js'
 
 /** Parts verified a moment ago and most likely applied next: kept opened. */
 const recentLimitBytes = 64 * 1024 * 1024
@@ -160,4 +161,4 @@ function forget(file: string): void {
   take(file)
 }
 
-serveCalls({ verify, check, apply, forget })
+serveCalls({ verify, check, apply, forget }, { list: (folder: string) => listInbox(folder) })

@@ -20,6 +20,12 @@ import { type BatchLimits, type HeldPart, planSequence, receivedUpTo } from './s
 /** A gap is told to the source after so long: files may still be on their way. */
 const gapGraceMs = 2_000
 const retryMs = 2_000
+/** A folder is looked at this often without a hint that something came; a quiet one less often. */
+const pollMs = 1_000
+const quietPollMs = 5_000
+/** Quiet is what nothing came from for so long. */
+const quietAfterMs = 30_000
+const gapPollMs = 250
 
 export interface InboundStreamOptions {
   readonly pairingId: Buffer
@@ -54,6 +60,7 @@ export class InboundStream {
   /** What keeps the next epoch from being applied; null: nothing. */
   #obstacle: StorageError | null = null
   #told = ''
+  #busyAtMs = performance.now()
 
   constructor(options: InboundStreamOptions) {
     this.#options = options
@@ -140,8 +147,15 @@ export class InboundStream {
       } catch (error) {
         await this.#meet(asStorageError(error, this.#options.directory), signal)
       }
-      if (!busy) await this.pause.wait(this.#gapSinceMs === null ? 1000 : 250, signal)
+      if (busy) this.#busyAtMs = performance.now()
+      else await this.pause.wait(Math.min(this.#pollMs, this.#intake.listingDueMs), signal)
     }
+  }
+
+  /** Where others write over a network no hint comes: these find it by looking. */
+  get #pollMs(): number {
+    if (this.#gapSinceMs !== null) return gapPollMs
+    return performance.now() - this.#busyAtMs > quietAfterMs ? quietPollMs : pollMs
   }
 
   /** @returns whether there may be more to do at once */

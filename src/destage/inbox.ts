@@ -1,25 +1,17 @@
 import { type FSWatcher, watch } from 'node:fs'
-import { lstat, opendir, rm } from 'node:fs/promises'
+import { lstat, rm } from 'node:fs/promises'
 import path from 'node:path'
-import { errnoOf } from '../block/storage-error.js'
-import { ACKNOWLEDGEMENT_NAME } from '../replication-file/acknowledgement.js'
 import { PART_FILE_LIMIT } from '../replication-file/limits.js'
-import { parsePartFileName } from '../replication-file/part-file-name.js'
 import { TEST_FOLDER } from '../transport/remote-name.js'
-import { TEMPORARY_SUFFIX } from '../transport/transport.js'
+import { entriesOf, type InboxNames, listInbox } from './inbox-listing.js'
 
-/** Names kept of one folder in one turn, at the most: a flooded folder costs time, not memory. */
-const scanLimit = 100_000
+/** Folders that may be streams, in one look at the most. */
+const folderLimit = 100_000
+/** A folder with more entries is listed by a worker: the main thread answers the faults of hosts. */
+const smallFolder = 256
 /** A fault of a file that is not there any more. */
 export const VANISHED = 'it vanished'
 const streamFolder = /^[0-9a-f]{32}$/
-
-export interface InboxNames {
-  /** Names that a part can have, in their order, which is the order they are applied in; the first of many. */
-  readonly parts: readonly string[]
-  /** Other names, as they come. */
-  readonly others: readonly string[]
-}
 
 /**
  * The folder a pairing's files arrive in, one folder a stream inside. Others may write to it (an FTP server, a share):
@@ -40,9 +32,9 @@ export class Inbox {
   async streams(): Promise<string[]> {
     this.#watch(this.directory, null)
     const names: string[] = []
-    for await (const entry of await this.#entries(this.directory)) {
+    for await (const entry of await entriesOf(this.directory)) {
       if (entry.isDirectory() && streamFolder.test(entry.name) && entry.name !== TEST_FOLDER) names.push(entry.name)
-      if (names.length >= scanLimit) break
+      if (names.length >= folderLimit) break
     }
     return names.sort()
   }
@@ -54,24 +46,12 @@ export class Inbox {
     return facts?.isDirectory() ? folder : undefined
   }
 
-  /**
-   * What lies there, temporary files and the acknowledgement aside. However many foreign files there are, those that come
-   * next in the stream are among the parts.
-   */
-  async names(streamId: string): Promise<InboxNames> {
+  /** What lies there. @param listLarge listInbox() in a worker */
+  async names(streamId: string, listLarge: (folder: string) => Promise<InboxNames>): Promise<InboxNames> {
     const folder = await this.folder(streamId)
-    const parts: string[] = []
-    const others: string[] = []
-    if (folder === undefined) return { parts, others }
+    if (folder === undefined) return { parts: [], others: [] }
     this.#watch(folder, streamId)
-    for await (const { name } of await this.#entries(folder)) {
-      if (name === ACKNOWLEDGEMENT_NAME || name.endsWith(TEMPORARY_SUFFIX)) continue
-      if (parsePartFileName(name)) parts.push(name)
-      else if (others.length < scanLimit) others.push(name)
-      if (parts.length >= 2 * scanLimit) keepFirst(parts)
-    }
-    keepFirst(parts)
-    return { parts, others }
+    return (await listInbox(folder, smallFolder)) ?? listLarge(folder)
   }
 
   /** Why a file can be no part, whatever its name, or undefined. */
@@ -96,15 +76,6 @@ export class Inbox {
     this.#watchers.clear()
   }
 
-  async #entries(folder: string): Promise<AsyncIterable<{ name: string; isDirectory(): boolean }>> {
-    try {
-      return await opendir(folder)
-    } catch (error) {
-      if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ENOTDIR') return (async function* () {})()
-      throw error
-    }
-  }
-
   #watch(folder: string, streamId: string | null): void {
     if (this.#watchers.has(folder)) return
     try {
@@ -121,10 +92,4 @@ export class Inbox {
     this.#watchers.get(folder)?.close()
     this.#watchers.delete(folder)
   }
-}
-
-/** The first in name order, up to the limit. */
-function keepFirst(names: string[]): void {
-  names.sort()
-  if (names.length > scanLimit) names.length = scanLimit
 }

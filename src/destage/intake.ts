@@ -8,11 +8,15 @@ import type { Declaration, VerifyJob, VerifyResult } from './destage-job.js'
 import { ForeignFiles } from './foreign-files.js'
 import type { InboundPosition } from './inbound-state.js'
 import { type Inbox, VANISHED } from './inbox.js'
+import type { InboxNames } from './inbox-listing.js'
 import { type PartPlace, RefusedParts } from './refused-parts.js'
 import type { HeldPart } from './sequencer.js'
 
 /** Files taken from the inbox in one turn. */
 const intakeLimit = 32
+/** A folder with more names is flooded: listing it takes one part in so many of the time, at the most. */
+const floodedNames = 4096
+const listingShare = 10
 /** Epochs beyond the applied one that are taken in: what bounds memory. */
 const windowEpochs = 65_536
 
@@ -40,6 +44,14 @@ export class Intake {
   readonly #foreign = new ForeignFiles()
   /** Parts whose header says that a newer agent wrote them; nothing vouches for it. They are kept. */
   readonly #tooNew = new Map<string, PartPlace>()
+  /** Parts of the last listing, from this one on not taken yet. */
+  #listed: readonly string[] = []
+  #next = 0
+  /** When a listing was made, and how long it took of a flooded folder. */
+  #listedAtMs = Number.NEGATIVE_INFINITY
+  #listingMs = 0
+  /** Something may have come since, and it was too early to look. */
+  #isListingDue = false
 
   constructor(options: IntakeOptions) {
     this.#options = options
@@ -79,15 +91,18 @@ export class Intake {
     for (const name of await this.#options.arrivals.open()) await this.#admit(name)
   }
 
-  /** @returns how many files were taken from the inbox; there may be more */
+  /**
+   * A folder that takes long to list, because it is flooded, is not listed for each few files: what the last listing
+   * gave is taken first.
+   * @returns how many files were taken from the inbox; there may be more
+   */
   async take(): Promise<number> {
     const { inbox, arrivals, position } = this.#options
     const { streamId, generation: current, appliedEpoch, removed } = position()
-    const { parts, others } = await inbox.names(streamId)
-    for (const name of others) this.#leave(name, 'its name is not that of a replication file')
+    await this.#list()
     let taken = 0
-    for (const name of parts) {
-      if (taken >= intakeLimit) break
+    while (taken < intakeLimit && this.#next < this.#listed.length) {
+      const name = this.#listed[this.#next++]!
       const place = parsePartFileName(name)!
       const { generation, epoch } = place
       if (generation === current && epoch > appliedEpoch + windowEpochs) continue
@@ -102,6 +117,29 @@ export class Intake {
     }
     this.#sayForeign(this.#foreign.flush(this.#folder))
     return taken
+  }
+
+  /** After so long it has to be looked what came meanwhile. */
+  get listingDueMs(): number {
+    return this.#isListingDue ? Math.max(1, this.#listableAtMs - performance.now()) : Number.POSITIVE_INFINITY
+  }
+
+  get #listableAtMs(): number {
+    return this.#listedAtMs + this.#listingMs * listingShare
+  }
+
+  async #list(): Promise<void> {
+    const { inbox, worker, position } = this.#options
+    const from = performance.now()
+    this.#isListingDue = from < this.#listableAtMs
+    if (this.#isListingDue) return
+    const listLarge = (folder: string): Promise<InboxNames> => worker.call<InboxNames>('list', folder)
+    const { parts, others } = await inbox.names(position().streamId, listLarge)
+    for (const name of others) this.#leave(name, 'its name is not that of a replication file')
+    this.#listed = parts
+    this.#next = 0
+    this.#listedAtMs = performance.now()
+    this.#listingMs = parts.length + others.length > floodedNames ? this.#listedAtMs - from : 0
   }
 
   /** Something held is not what it was: the sound ones are held again, the others set aside and asked for. */

@@ -4,6 +4,7 @@ import { rm } from 'node:fs/promises'
 import { makeFolder } from '../block/durable-file.js'
 import type { StateStore } from '../block/state-store.js'
 import { type Lsn, lsn } from '../block/units.js'
+import type { WorkerCalls } from '../block/worker-calls.js'
 import type { Intercept, JournalCounters, JournalEvent, NativeJournal } from '../intercept/addon.js'
 import type { Recovered, RecoveryOptions } from './recovery.js'
 
@@ -28,6 +29,8 @@ export interface StreamJournalOptions {
   readonly segmentBytes: number
   readonly limitBytes: number
   readonly onEvent: (event: JournalEvent) => void
+  /** Where it is replayed while many streams are started; undefined: each has a worker of its own. */
+  readonly recoverer?: () => WorkerCalls | undefined
 }
 
 /** What a recovery must know, as plain data: it runs in a worker. */

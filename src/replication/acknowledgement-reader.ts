@@ -10,7 +10,9 @@ import type { Transport } from '../transport/transport.js'
 import { isGathering, type StreamState } from './stream-state.js'
 
 const busyPollMs = 50
-const idlePollMs = 1000
+const slowPollMs = 1000
+/** What was sent wakes it. */
+const idlePollMs = 5_000
 /** No progress for so long although all was sent: look whether the files are still there. */
 const stallMs = 20_000
 
@@ -56,7 +58,7 @@ export class AcknowledgementReader {
         if (signal.aborted) return
         if (!(error instanceof StorageError)) throw error
         this.#options.onLink(error)
-        this.#delayMs = idlePollMs
+        this.#delayMs = slowPollMs
       }
       await this.pause.wait(this.#outstanding() ? this.#delayMs : idlePollMs, signal)
     }
@@ -78,7 +80,7 @@ export class AcknowledgementReader {
     const bytes = await transport.read(folder, ACKNOWLEDGEMENT_NAME, ACKNOWLEDGEMENT_LIMIT, signal)
     const value = bytes && this.#open(bytes)
     const moved = value ? await this.#take(value) : false
-    this.#delayMs = moved ? busyPollMs : Math.min(this.#delayMs * 1.5, idlePollMs)
+    this.#delayMs = moved ? busyPollMs : Math.min(this.#delayMs * 1.5, slowPollMs)
     if (moved) this.#progressAtMs = performance.now()
     else if (performance.now() - this.#progressAtMs > stallMs) await this.#lookForLost(signal)
   }

@@ -5,14 +5,17 @@ import type { WorkerCalls } from '../block/worker-calls.js'
 import type { StreamJournal } from '../journal/stream-journal.js'
 import type { CatchUp, CopyPlan } from './catch-up.js'
 import { type CutDecision, planCut } from './cut-planner.js'
+import { IdleWatch } from './idle-watch.js'
 import type { PackJob, PackResult } from './pack-job.js'
 import type { RecordedVolumes } from './recorded-volumes.js'
 import type { SourceBuffer } from './source-buffer.js'
 import type { CopyCursor, StreamDefinition, StreamPosition, StreamState } from './stream-state.js'
 
-/** How often an idle journal is looked at, and a busy one. */
-const idlePollMs = 200
+/** How often a journal is looked at that waits for something else than its first write, and a busy one. */
+const slowPollMs = 200
 const busyPollMs = 40
+/** Of all streams of this process. */
+const idle = new IdleWatch()
 /** A backing write that is still under way is waited for this long before its region is read. */
 const settlePollMs = 2
 const retryMs = 2_000
@@ -93,6 +96,12 @@ export class EpochCutter {
     return this.#ahead ? { ...position, ...this.#ahead.change(position) } : position
   }
 
+  /** Only a write, or a flush, gives it anything to do. */
+  get #isIdle(): boolean {
+    const { copy, held, consistentEpoch, stateEpoch, cutEpoch } = this.#options.state.position
+    return this.#openSinceMs === null && !copy && !held && consistentEpoch > 0 && cutEpoch === stateEpoch
+  }
+
   get #cutLsn(): Lsn {
     return lsn(BigInt(this.#position.cutLsn))
   }
@@ -105,7 +114,8 @@ export class EpochCutter {
         if (decision === 'cut') await this.#attempt(() => this.#cut(signal), signal)
         else if (this.#sealed) await this.#attempt(() => this.#settle(), signal)
         else if (decision === 'let-go') await this.#attempt(() => this.#letGo(), signal)
-        else await this.#options.pause.wait(this.#openSinceMs === null ? idlePollMs : busyPollMs, signal)
+        else if (this.#isIdle) await idle.wait(() => this.openBytes > 0, this.#options.pause, signal)
+        else await this.#options.pause.wait(this.#openSinceMs === null ? slowPollMs : busyPollMs, signal)
       }
     } finally {
       await this.#sealed?.committed.catch(() => undefined)
@@ -245,6 +255,7 @@ export class EpochCutter {
         previousTag: Buffer.from(lastTag, 'hex'),
       },
       secret: this.#options.secret,
+      volumeBytes: definition.volumes.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
       consistentFrom: copy || held ? null : lsn(BigInt(copyEndLsn)),
       declare: cutEpoch === 0 ? this.#declarations() : [],
       copies: plan?.pieces ?? [],

@@ -22,6 +22,8 @@ export interface PackJob {
     readonly previousTag: Uint8Array
   }
   readonly secret: Uint8Array
+  /** Of all volumes: how much it is worth to remember. */
+  readonly volumeBytes: number
   /** null while an initialisation or a catch-up copies; an epoch that ends at or after it is consistent. */
   readonly consistentFrom: Lsn | null
   /** Declared in the first epoch of a generation. */

@@ -1,4 +1,4 @@
-import { type Lsn, volumeIndex } from '../block/units.js'
+import { type Lsn, MiB, volumeIndex } from '../block/units.js'
 import { serveCalls, workerEnded } from '../block/worker-calls.js'
 import { loadEpoch } from '../journal/epoch.js'
 import { encodePart } from '../replication-file/encode-part.js'
@@ -14,8 +14,9 @@ import { SentContent } from './sent-content.js'
 
 /** What the far side will hold, by stream; valid only after the epoch whose last tag stands beside it. */
 const sent = new Map<string, { readonly content: SentContent; tag: string }>()
-/** Streams whose sent content is remembered, the latest. */
-const sentLimit = 32
+/** Of streams whose sent content is remembered, the latest: so much in all. */
+const sentLimitBytes = 320 * MiB
+let sentBytes = 0
 /** Epochs that are sealed and not known to be durable, by the tag of their last part. */
 const sealed = new Map<string, PartWriting>()
 const memory = new PackMemory()
@@ -126,15 +127,22 @@ async function written(tag: Uint8Array): Promise<void> {
  */
 function sentContentOf(job: PackJob): SentContent {
   const stream = Buffer.from(job.place.streamId).toString('hex')
-  const known = sent.get(stream)
-  sent.delete(stream)
+  const known = forgetSent(stream)
   if (known && known.tag === Buffer.from(job.place.previousTag).toString('hex')) return known.content
-  return new SentContent()
+  return SentContent.for(job.volumeBytes)
 }
 
 function rememberSent(job: PackJob, content: SentContent, tag: Buffer): void {
   sent.set(Buffer.from(job.place.streamId).toString('hex'), { content, tag: tag.toString('hex') })
-  if (sent.size > sentLimit) sent.delete(sent.keys().next().value!)
+  sentBytes += content.memoryBytes
+  while (sentBytes > sentLimitBytes) forgetSent(sent.keys().next().value!)
+}
+
+function forgetSent(stream: string): { readonly content: SentContent; readonly tag: string } | undefined {
+  const known = sent.get(stream)
+  sent.delete(stream)
+  sentBytes -= known?.content.memoryBytes ?? 0
+  return known
 }
 
 serveCalls({ pack }, { written })

@@ -28,12 +28,12 @@ export function recoveryWorker(): WorkerCalls {
  * Open a stream's journal and write onto its volumes what they may lack. They must be held. Files are read and written
  * in a worker: what a front end serves can only be written while the main thread answers its faults.
  *
- * @param lasting a worker that the caller closes; default: one for this recovery
+ * @param lasting a worker that the caller closes; default: that of the options, or else one for this recovery
  */
 export async function openReplayed(
   options: StreamJournalOptions,
   volumes: RecordedVolumes,
-  lasting?: WorkerCalls,
+  lasting: WorkerCalls | undefined = options.recoverer?.(),
 ): Promise<{ journal: StreamJournal; report: RecoveryReport }> {
   const worker = lasting ?? recoveryWorker()
   const targets = volumes.replayTargets()

@@ -14,6 +14,8 @@ const lastBackoffMs = 10_000
 /** The same part is sent again at most this often, however often it is asked for. */
 const resendCooldownMs = 3_000
 const cooldownLimit = 4096
+/** Whatever there is to send wakes it. */
+const idlePollMs = 5_000
 
 export interface SenderOptions {
   /** The stream's folder at the destination. */
@@ -55,7 +57,7 @@ export class Sender {
     while (!signal.aborted) {
       const batch = this.#options.paused() ? [] : this.#next()
       if (batch.length === 0) {
-        await this.pause.wait(1000, signal)
+        await this.pause.wait(idlePollMs, signal)
         continue
       }
       const before = this.#arrivals

@@ -4,6 +4,7 @@ import { BlockDigests, DIGEST_BLOCK_BYTES, DIGEST_WORDS } from './block-digests.
 export const SENT_BLOCK_BYTES = DIGEST_BLOCK_BYTES
 /** 40 bytes each: 10 MiB, for 1 GiB of volume written last. */
 export const SENT_ENTRY_COUNT = 262_144
+const leastEntryCount = 64
 
 const wordsPerEntry = 2 + DIGEST_WORDS
 /** Digests made in one call. */
@@ -27,6 +28,17 @@ export class SentContent {
   readonly #entryCount: number
   readonly #digests = new BlockDigests()
   readonly #found = new Uint32Array(digestsAtOnce * DIGEST_WORDS)
+
+  /** As large as it can be of use for volumes of so much in all. */
+  static for(volumeBytes: number): SentContent {
+    let count = leastEntryCount
+    while (count < SENT_ENTRY_COUNT && count * SENT_BLOCK_BYTES < volumeBytes) count *= 2
+    return new SentContent(count)
+  }
+
+  get memoryBytes(): number {
+    return this.#words.byteLength
+  }
 
   /** @param entryCount a power of two */
   constructor(entryCount = SENT_ENTRY_COUNT) {

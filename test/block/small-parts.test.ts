@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import { Changes } from '../../src/block/changes.js'
 import { writeDurably } from '../../src/block/durable-file.js'
+import { eachOf } from '../../src/block/each.js'
 import { Exclusive } from '../../src/block/exclusive.js'
 import { isName } from '../../src/block/names.js'
 import { Pause } from '../../src/block/pause.js'
@@ -103,4 +104,23 @@ t.test('a wait for a condition ends with it, with its error, or with its time', 
   value = 3
   changes.announce()
   await t.rejects(failing, { message: 'gone' })
+})
+
+t.test('work for each item is begun in order, so many at once; after a failure no more is begun', async (t) => {
+  const begun: number[] = []
+  let [inside, most] = [0, 0]
+  const work = async (item: number): Promise<void> => {
+    begun.push(item)
+    most = Math.max(most, ++inside)
+    await new Promise((resolve) => setTimeout(resolve, 5))
+    inside--
+    if (item === 13) throw new Error('unlucky')
+  }
+  await eachOf([1, 2, 3, 4, 5, 6, 7], 3, work)
+  t.same(begun, [1, 2, 3, 4, 5, 6, 7])
+  t.equal(most, 3)
+  begun.length = 0
+  await t.rejects(eachOf([11, 12, 13, 14, 15, 16, 17, 18, 19], 2, work), { message: 'unlucky' })
+  t.equal(inside, 0, 'what had begun has ended')
+  t.ok(begun.length <= 5, `${begun.length}`)
 })

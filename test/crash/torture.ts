@@ -62,7 +62,17 @@ const proofs: readonly Proof[] = [
     command: (seed) => [process.execPath, 'dist/test/fuzz/main.js', 'all', '--seconds', '60', '--seed', `${seed}`],
     ...{ rounds: 10 * 60, unit: 'seconds' },
   },
-  { name: 'arrivals', command: () => test('destage/arrivals'), rounds: 900, unit: 'files' },
+  {
+    name: 'arrivals',
+    command: () => test('destage/arrivals'),
+    ...{ rounds: 110_900, unit: 'files', environment: { INBOX_FILES: '100000' } },
+  },
+  {
+    // Over https and a folder in turn.
+    name: 'many-streams',
+    command: () => test('loopback/many-streams'),
+    ...{ rounds: 1000, unit: 'streams', environment: { STREAMS: '1000' } },
+  },
   { name: 'source-agent', command: () => test('crash/source-agent'), rounds: 10, unit: 'kills' },
   { name: 'destination-agent', command: () => test('crash/destination-agent'), rounds: 10, unit: 'kills' },
   { name: 'initialize', command: () => test('crash/initialize'), rounds: 2, unit: 'kills' },

@@ -8,7 +8,7 @@ import { forget, remember } from '../fixtures/leftovers.js'
 import { heldBelow, Rig, readAt, readDevice, run, writeDevice } from './rig.js'
 
 /** Calls native code runs at once; one more is refused. */
-const longCallLimit = 256
+const longCallLimit = 4096
 
 t.test('a loop device that is another program’s by now survives detach', async (t) => {
   const rig = await Rig.open()

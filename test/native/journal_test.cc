@@ -195,12 +195,11 @@ TEST("a sync with nothing new is answered at once, and many waiting ones share o
     return ::fdatasync(fd);
   };
   auto journal = mustOpen(options);
-  CHECK(eventually([&] { return segmentBases(folder.path()).size() == 2; }));
-  std::this_thread::sleep_for(std::chrono::milliseconds(50));
-  const int before = syncs;
   bool called = false;
   journal->sync([&](uint64_t lsn, const Error* error) { called = lsn == 4096 && error == nullptr; });
-  CHECK(called && syncs == before);
+  CHECK(called && syncs == 0);
+  append(*journal, "first");
+  const int before = syncs;
 
   slow = true;
   std::atomic<int> answered{0};
@@ -234,8 +233,6 @@ TEST("a sync that failed is never tried again: everybody waits until abandon, th
   auto journal = mustOpen(options);
   append(*journal, "first");
   auto held = journal->reserve(RecordType::kWrite, 0, 0, 5, 5).take();
-  CHECK(eventually([&] { return segmentBases(folder.path()).size() == 2; }));
-  std::this_thread::sleep_for(std::chrono::milliseconds(20));
   std::memcpy(held.payload, "again", 5);
   journal->complete(held);
   broken = true;
@@ -410,9 +407,10 @@ TEST("a full disk is told only when a writer needs the segment") {
     ++failures;
   };
   auto journal = mustOpen(options);
+  for (int i = 0; i < 2; ++i) append(*journal, std::string(400'000, 'w'));
   CHECK(eventually([&] { return segmentBases(folder.path()).size() == 2; }));
   noSpace = true;
-  for (int i = 0; i < 4; ++i) append(*journal, std::string(400'000, 'w'));  // into the second segment
+  for (int i = 0; i < 2; ++i) append(*journal, std::string(400'000, 'w'));  // into the second segment
   CHECK(eventually([&] { return attempts >= 1; }));
   std::this_thread::sleep_for(std::chrono::milliseconds(20));
   CHECK(failures == 0 && attempts == 1);
@@ -437,6 +435,7 @@ TEST("a segment whose first sync fails is given up, not used") {
   };
   options.onEvent = [&](const JournalEvent& event) { failures += event.error.code == "JOURNAL_SEGMENT_FAILED" ? 1 : 100; };
   auto journal = mustOpen(options);
+  for (int i = 0; i < 2; ++i) append(*journal, std::string(400'000, 'w'));
   CHECK(eventually([&] { return segmentBases(folder.path()).size() == 2; }));
   broken = true;
   std::thread writer([&] {
@@ -530,6 +529,74 @@ TEST("a journal opens at the start of a segment whose file is gone, and makes it
   CHECK(journal->close().ok());
 }
 
+TEST("a journal takes disk as it is used: none, a segment, the next one from half on, and gives back what nobody takes") {
+  test::TemporaryFolder folder;
+  auto options = optionsFor(folder);
+  options.spareSegments = 2;
+  options.idleMilliseconds = 500;
+  auto journal = mustOpen(options);
+  const auto files = [&] { return segmentBases(folder.path()).size() + spareCount(folder.path()); };
+  CHECK(journal->syncAndWait().value() == 4096);
+  CHECK(files() == 0);
+  append(*journal, std::string(400'000, 'a'));
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  CHECK(files() == 1);
+  append(*journal, std::string(400'000, 'b'));
+  CHECK(eventually([&] { return files() == 2; }));
+  std::this_thread::sleep_for(std::chrono::milliseconds(600));
+  CHECK(files() == 2);
+  // Filled within ten seconds: as many as were asked for are ready.
+  append(*journal, std::string(400'000, 'c'));
+  CHECK(eventually([&] { return files() == 4; }));
+  CHECK(eventually([&] { return files() == 2; }));
+  for (const char letter : {'d', 'e', 'f', 'g'}) append(*journal, std::string(400'000, letter));
+  CHECK(journal->syncAndWait().ok());
+  journal->trim(journal->durableLsn());
+  CHECK(eventually([&] { return files() <= 2; }));
+  CHECK(eventually([&] { return segmentBases(folder.path()).front() == 3 * kMiB; }));
+  append(*journal, "end");
+  CHECK(journal->close().ok());
+  const auto records = walk(folder.path(), kId, kMiB, 3 * kMiB);
+  CHECK(records.size() == 2 && records[0].payload[0] == 'g' && records[1].payload == "end");
+}
+
+TEST("a journal that refuses to wait and was never written takes a write as soon as its first segment is made") {
+  test::TemporaryFolder folder;
+  auto journal = mustOpen(optionsFor(folder));
+  journal->refuse(true);
+  const auto refused = journal->reserve(RecordType::kWrite, 0, 0, 5, 5);
+  CHECK(!refused.ok() && refused.error().code == "JOURNAL_FULL");
+  const auto written = [&] {
+    auto reserved = journal->reserve(RecordType::kWrite, 0, 0, 0, 0);
+    if (!reserved.ok()) return false;
+    Reservation reservation = reserved.take();
+    journal->complete(reservation);
+    journal->applied(reservation);
+    return reservation.lsn == 4096;
+  };
+  CHECK(eventually(written));
+  CHECK(journal->close().ok());
+}
+
+TEST("a spare that holds records of the very segment it becomes is no part of it") {
+  test::TemporaryFolder folder;
+  auto options = optionsFor(folder);
+  auto journal = mustOpen(options);
+  append(*journal, "of an earlier writer");
+  CHECK(journal->close().ok());
+  journal.reset();
+  CHECK(::rename((folder.path() + "/0000000000000000.seg").c_str(), (folder.path() + "/spare-0.seg").c_str()) == 0);
+  options.incarnation = 2;
+  journal = mustOpen(options);
+  auto held = journal->reserve(RecordType::kWrite, 0, 0, 5, 5).take();
+  CHECK(spareCount(folder.path()) == 0);
+  const auto records = walk(folder.path(), kId, kMiB, 0);
+  CHECK(records.size() == 1 && !records[0].complete && records[0].header.incarnation == 2);
+  journal->complete(held);
+  journal->applied(held);
+  CHECK(journal->close().ok());
+}
+
 TEST("a reserved record has a valid header and no commit, also on a place that held a complete one") {
   test::TemporaryFolder folder;
   auto journal = mustOpen(optionsFor(folder));
@@ -596,7 +663,11 @@ TEST("a trim never goes past what is durable and applied") {
 
 TEST("segments of another journal, damaged ones and bad options are refused") {
   test::TemporaryFolder folder;
-  CHECK(mustOpen(optionsFor(folder))->close().ok());
+  {
+    auto journal = mustOpen(optionsFor(folder));
+    append(*journal, "x");
+    CHECK(journal->close().ok());
+  }
   auto options = optionsFor(folder);
   options.journalId[0] ^= 1;
   CHECK(Journal::open(options).error().code == "FOREIGN_SEGMENT");

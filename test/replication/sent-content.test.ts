@@ -88,3 +88,16 @@ t.test('the speed of it', async (t) => {
   for (let round = 0; round < 100; round += 1) sent.sift(0, 0, payload)
   t.comment(`${(100_000 / (performance.now() - from)).toFixed(0)} MiB/s`)
 })
+
+t.test('a table is as large as the volumes it is for, up to its limit', async (t) => {
+  const small = SentContent.for(1024 * 1024)
+  t.equal(small.memoryBytes, 256 * 40)
+  const content = Array.from({ length: 256 }, () => randomBytes(block))
+  for (const [index, bytes] of content.entries()) small.remember(0, index * block, bytes)
+  t.ok(
+    content.every((bytes, index) => small.isIdentical(0, index * block, bytes)),
+    'every block has its place',
+  )
+  t.equal(SentContent.for(2 ** 44).memoryBytes, 262_144 * 40)
+  t.ok(SentContent.for(512).memoryBytes > 0)
+})
