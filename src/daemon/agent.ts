@@ -279,10 +279,12 @@ export class Agent implements AgentOperations {
     return this.#changes.run(async () => this.#parts.streams.view(await this.#parts.streams.create(given)))
   }
 
-  async streamInitialize(name: string): Promise<StreamView> {
-    const stream = this.#parts.streams.get(name)
-    await stream.initialize()
-    return this.#parts.streams.view(stream)
+  streamInitialize(name: string): Promise<StreamView> {
+    return this.#parts.streams.after(name, (stream) => stream.initialize())
+  }
+
+  streamVerify(name: string, repair: boolean | null): Promise<StreamView> {
+    return this.#parts.streams.after(name, (stream) => stream.verify(repair))
   }
 
   async streamStatus(name: string): Promise<StreamView> {
@@ -293,9 +295,8 @@ export class Agent implements AgentOperations {
     return this.#parts.streams.all().map((stream) => this.#parts.streams.view(stream))
   }
 
-  async streamFlush(name: string): Promise<{ epoch: number; lsn: string }> {
-    const { epoch, lsn } = await this.#parts.streams.get(name).flush()
-    return { epoch, lsn: lsn.toString() }
+  streamFlush(name: string): Promise<{ epoch: number; lsn: string }> {
+    return this.#parts.streams.flush(name)
   }
 
   async streamWait(name: string, epoch: number, timeoutMs: number): Promise<{ done: boolean; stream: StreamView }> {

@@ -154,7 +154,7 @@ t.test('no algorithm but the one is taken, sealed or not', async (t) => {
 
 t.test('a newer format is kept for a newer agent', async (t) => {
   t.equal(
-    codeOf(() => decode(forge({ header: { version: 2 } }))),
+    codeOf(() => decode(forge({ header: { version: 3 } }))),
     'FORMAT_TOO_NEW',
   )
   t.equal(
@@ -329,6 +329,7 @@ function forge(forgery: Forgery): Buffer {
   const index = forgery.index ?? writeIndex(entries, records, [payload])
   forgery.change?.(index)
   const header = writeHeader(sampleHeader, {
+    version: 1,
     writerVersion: 1,
     indexEncoding: 0,
     keyId: keyId(streamSecret),

@@ -19,6 +19,7 @@ class Rig {
   reports = 0
   applied = 0
   readonly lost: number[] = []
+  readonly compared: number[] = []
   reads = 0
   bytes: Buffer | undefined
   readonly #stop = new AbortController()
@@ -37,6 +38,7 @@ class Rig {
       transport: { read, list: async () => [] } as Partial<Transport> as Transport,
       onApplied: async () => void this.applied++,
       onReceived: async () => false,
+      onComparison: (now) => void this.compared.push(now.comparedBytes),
       onReport: () => void this.reports++,
       onLostThere: (epoch) => void this.lost.push(epoch),
       onWanted: (places) => void this.wanted.push(...places.map(({ epoch }) => epoch)),
