@@ -19,7 +19,7 @@ const zeros = Buffer.alloc(RANGE_BLOCK_BYTES)
  * synced, and nothing beyond. What the page cache has is dropped first, so it is the disk that is compared. What cannot be read
  * differs. Nothing is changed here.
  *
- * @returns what was found, neighbours as one range; null when there is nothing to compare
+ * @returns what was found of the newest run, neighbours as one range; null when there is nothing to compare
  * @throws StorageError BACKING_UNAVAILABLE when the cache cannot be dropped
  */
 export function compareDigests(
@@ -27,16 +27,17 @@ export function compareDigests(
   images: readonly ImageJob[],
   backings: ReadonlyMap<number, Readable>,
 ): Comparison | null {
-  const [first] = records
-  if (!first) return null
+  if (records.length === 0) return null
+  const run = records.reduce((newest, record) => Math.max(newest, record.run), 0)
   for (const disk of new Set(images.flatMap(({ disks }) => disks))) dropCache(disk)
   const differing: VolumeRange[] = []
   let comparedBytes = 0
   let differingBytes = 0
   const buffer = Buffer.allocUnsafe(readBytes)
   for (const record of records) {
+    if (record.run !== run) continue
     const backing = backings.get(record.volume)
-    assert(backing && record.run === first.run, 'digests of one run, of volumes that are here')
+    assert(backing, 'digests of volumes that are here')
     comparedBytes += record.lengthBytes
     for (const { offset, lengthBytes } of differingBlocks(record, backing, buffer)) {
       differingBytes += lengthBytes
@@ -46,7 +47,7 @@ export function compareDigests(
       } else differing.push({ volume: record.volume, offset, lengthBytes })
     }
   }
-  return { run: first.run, comparedBytes, differingBytes, differing }
+  return { run, comparedBytes, differingBytes, differing }
 }
 
 function dropCache(path: string): void {

@@ -82,8 +82,8 @@ export function compareAgain(verify: VerifyPosition, salt: Buffer): VerifyPositi
 }
 
 export function endVerify(verify: VerifyPosition, outcome: VerifyOutcome, reason = ''): VerifyPosition {
-  const { first, found } = verify
-  return { ...verify, phase: 'over', outcome, reason, first: first ?? found, retry: [], skipped: [], ranges: [] }
+  const first = verify.first ?? verify.found
+  return { ...verify, phase: 'over', outcome, reason, first, found: null, retry: [], skipped: [], ranges: [] }
 }
 
 export function isVerifying(verify: VerifyPosition | null): verify is VerifyPosition {
