@@ -153,8 +153,8 @@ export class SourceStream {
     }
     const heard = await acknowledgements.ask(hearLimitMs)
     if (this.position.farReads < DIGEST_SINCE_VERSION) {
-      const why = heard ? 'It is too old' : 'It was not heard of'
-      throw this.#refuse('VERIFY_UNSUPPORTED', `${why}: the agent at the destination has to know digests. Upgrade it.`)
+      const why = heard ? 'The agent at the destination is too old' : 'The destination was not heard'
+      throw this.#refuse('VERIFY_UNSUPPORTED', `${why}: its agent has to know digests. Upgrade it, then try again.`)
     }
     const totalBytes = this.#definition.volumes.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)
     const salt = verifySalt()
