@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The few file calls Node does not have: punching holes, zeroing ranges, locking a file, copying from file to file. A
+// The few file calls Node does not have: punching holes, zeroing ranges, dropping what is cached, locking a file, copying from file to file. A
 // separate, stateless addon, so that worker threads can load it.
 #include <errno.h>
 #include <fcntl.h>
@@ -87,6 +87,14 @@ napi_value next_data(napi_env env, napi_callback_info info) {
   napi_value result;
   napi_create_int64(env, found, &result);
   return result;
+}
+
+// dropCache(fd): pages of the file that are clean leave the page cache, so that the disk is read again.
+napi_value drop_cache(napi_env env, napi_callback_info info) {
+  int64_t values[1];
+  if (!number_arguments(env, info, values, 1)) return nullptr;
+  int error = posix_fadvise(static_cast<int>(values[0]), 0, 0, POSIX_FADV_DONTNEED);
+  return error == 0 ? nullptr : throw_errno(env, "posix_fadvise", error);
 }
 
 // lock(fd): an exclusive advisory lock that ends with the descriptor; false when another process holds it.
@@ -203,6 +211,7 @@ napi_value initialize(napi_env env, napi_value exports) {
       {"punchHole", nullptr, punch_hole, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"nextData", nullptr, next_data, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"copyRange", nullptr, copy_range, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
+      {"dropCache", nullptr, drop_cache, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"lock", nullptr, lock_file, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
   };
   napi_define_properties(env, exports, sizeof properties / sizeof properties[0], properties);

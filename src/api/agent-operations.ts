@@ -119,6 +119,8 @@ export interface StreamView {
   readonly buffer: SourceBufferView
   /** Regions that are sent again as one step; while the stream is `mapping`, those that will be. */
   readonly catchUp: { readonly reason: string; readonly doneBytes: number; readonly totalBytes: number } | null
+  /** The last comparison of both sides since the stream was initialized, or null. */
+  readonly verify: VerifyView | null
   readonly counters: {
     /** Journaled by hosts. */
     readonly rawBytes: number
@@ -131,6 +133,23 @@ export interface StreamView {
     /** Whole replication files that were transferred, retries included. */
     readonly sentBytes: number
   }
+}
+
+/** Both sides of a stream compared, as they are at the end of an epoch. */
+export interface VerifyView {
+  /** `equal`, `repaired`, `differs` (nothing was sent again), `aborted` and `failed` are how it ended. */
+  readonly state: 'comparing' | 'repairing' | 'equal' | 'repaired' | 'differs' | 'aborted' | 'failed'
+  /** Why it waits, or how it ended; may be empty. */
+  readonly reason: string
+  /** What differs is sent again. */
+  readonly repair: boolean
+  readonly doneBytes: number
+  readonly totalBytes: number
+  /** Found at first, and where: at most 256 ranges; where there are more, with what lies between. */
+  readonly mismatchedBytes: number
+  readonly mismatches: readonly { readonly volume: string; readonly offset: number; readonly lengthBytes: number }[]
+  /** Written by hosts whenever they were read: not compared. */
+  readonly busyBytes: number
 }
 
 /** Replication files of a stream that wait for the destination. */
@@ -241,6 +260,8 @@ export interface AgentOperations extends PoolOperations {
   streamSet(name: string, policy: StreamPolicyChange): Promise<StreamView>
   /** Starts it; progress is in the status. @param directory absolute; null: what was moved goes back */
   bufferMove(stream: string, directory: string | null): Promise<StreamView>
+  /** @param repair what differs is sent again; null: end the comparison that goes on */
+  streamVerify(name: string, repair: boolean | null): Promise<StreamView>
   streamPause(name: string): Promise<StreamView>
   streamResume(name: string): Promise<StreamView>
   streamRemove(name: string): Promise<void>

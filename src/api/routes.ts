@@ -54,6 +54,12 @@ const streamRoutes: Route[] = [
   named('POST', '/v1/streams/:name/buffer/abort', schemas.streamView, (operations, name) =>
     operations.bufferMove(name, null),
   ),
+  changed('/v1/streams/:name/verify', schemas.verifyStreamBody, schemas.streamView, (operations, name, body) =>
+    operations.streamVerify(name, body.repair ?? true),
+  ),
+  named('POST', '/v1/streams/:name/verify/abort', schemas.streamView, (operations, name) =>
+    operations.streamVerify(name, null),
+  ),
   named('POST', '/v1/streams/:name/pause', schemas.streamView, (operations, name) => operations.streamPause(name)),
   named('POST', '/v1/streams/:name/resume', schemas.streamView, (operations, name) => operations.streamResume(name)),
   {

@@ -13,6 +13,7 @@ import type {
   SnapshotView,
   SourceBufferView,
   StreamView,
+  VerifyView,
   VolumeView,
 } from './agent-operations.js'
 
@@ -83,6 +84,8 @@ export const setStreamBody = Type.Object(
   { ...strict, minProperties: 1 },
 )
 export const moveBufferBody = Type.Object({ directory: absolutePath }, strict)
+
+export const verifyStreamBody = Type.Object({ repair: Type.Optional(Type.Boolean()) }, strict)
 
 export const createPairingBody = Type.Object(
   {
@@ -262,6 +265,19 @@ const sourceBufferView = view<SourceBufferView>()(
   }),
 )
 
+const verifyView = view<VerifyView>()(
+  Type.Object({
+    state: Type.Enum(['comparing', 'repairing', 'equal', 'repaired', 'differs', 'aborted', 'failed']),
+    reason: text,
+    repair: Type.Boolean(),
+    doneBytes: integer,
+    totalBytes: integer,
+    mismatchedBytes: integer,
+    mismatches: Type.Array(Type.Object({ volume: text, offset: integer, lengthBytes: integer })),
+    busyBytes: integer,
+  }),
+)
+
 export const streamView = view<StreamView>()(
   Type.Object({
     name: text,
@@ -294,6 +310,7 @@ export const streamView = view<StreamView>()(
     caughtUpInSeconds: integerOrNull,
     buffer: sourceBufferView,
     catchUp: Type.Union([Type.Object({ reason: text, doneBytes: integer, totalBytes: integer }), Type.Null()]),
+    verify: Type.Union([verifyView, Type.Null()]),
     counters: Type.Object({
       rawBytes: integer,
       foldedBytes: integer,

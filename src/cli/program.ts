@@ -194,7 +194,8 @@ function typedOf(command: Commander, definition: Command, sequence: Typed['seque
     optionalArgument: (name) => values[name],
     option,
     options: (name) => option(name) ?? [],
-    flag: (name) => option(name) === true,
+    // The parser takes `--no-repair` for a switch `repair` that is on.
+    flag: (name) => (name.startsWith('no-') ? option(name.slice(3)) === false : option(name) === true),
     sequence,
     rest: command.args.slice(definition.arguments.length - 1),
   }

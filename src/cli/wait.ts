@@ -49,6 +49,21 @@ export function waitForEpoch(context: Context, name: string, epoch: number): Pro
   })
 }
 
+/** Until both sides are compared, and what differed is sent again; however it ends. */
+export function waitForVerify(context: Context, { name }: StreamView): Promise<StreamView> {
+  return untilDone(context, streamWork(name), async () => {
+    const stream = await context.agent.get<StreamView>('streams', name)
+    const { verify } = stream
+    if (verify === null || (verify.state !== 'comparing' && verify.state !== 'repairing')) return stream
+    refuseEnded(stream, 'stream verify')
+    const differed = verify.mismatchedBytes > 0 ? `, ${bytes(verify.mismatchedBytes)} differ` : ''
+    context.terminal.progress(
+      `${name}: ${verify.state}, ${bytes(verify.doneBytes)} of ${bytes(verify.totalBytes)} (${percent(verify.doneBytes, verify.totalBytes)})${differed}${verify.reason ? `, ${verify.reason}` : ''}`,
+    )
+    return pause()
+  })
+}
+
 /** Until the move of its source buffer, or the way back of one that was called off, is over. */
 export function waitForBuffer(context: Context, { name, buffer: begun }: StreamView): Promise<StreamView> {
   return untilDone(context, streamWork(name), async () => {

@@ -283,6 +283,10 @@ export class Agent implements AgentOperations {
     return this.#parts.streams.initialize(name)
   }
 
+  streamVerify(name: string, repair: boolean | null): Promise<StreamView> {
+    return this.#parts.streams.after(name, (stream) => stream.verify(repair))
+  }
+
   async streamStatus(name: string): Promise<StreamView> {
     return this.#parts.streams.view(this.#parts.streams.get(name))
   }
@@ -291,9 +295,8 @@ export class Agent implements AgentOperations {
     return this.#parts.streams.all().map((stream) => this.#parts.streams.view(stream))
   }
 
-  async streamFlush(name: string): Promise<{ epoch: number; lsn: string }> {
-    const { epoch, lsn } = await this.#parts.streams.get(name).flush()
-    return { epoch, lsn: lsn.toString() }
+  streamFlush(name: string): Promise<{ epoch: number; lsn: string }> {
+    return this.#parts.streams.flush(name)
   }
 
   async streamWait(name: string, epoch: number, timeoutMs: number): Promise<{ done: boolean; stream: StreamView }> {

@@ -274,6 +274,18 @@ export class Streams {
     this.#options.report({ severity, code, object, text })
   }
 
+  async flush(name: string): Promise<{ epoch: number; lsn: string }> {
+    const { epoch, lsn } = await this.get(name).flush()
+    return { epoch, lsn: lsn.toString() }
+  }
+
+  /** What the stream is once this was done. */
+  async after(name: string, action: (stream: SourceStream) => Promise<void>): Promise<StreamView> {
+    const stream = this.get(name)
+    await action(stream)
+    return this.view(stream)
+  }
+
   view(stream: SourceStream): StreamView {
     const { definition, position } = stream
     const { name, id, destination, volumes, epochMs } = definition
@@ -298,6 +310,7 @@ export class Streams {
       caughtUpInSeconds: stream.caughtUpInSeconds,
       buffer: { ...stream.buffer, sharedDisk: this.#sharedDisks.get(name) ?? null },
       catchUp: stream.catchUpProgress(),
+      verify: stream.verifyStatus(),
       counters: position.counters,
     }
   }

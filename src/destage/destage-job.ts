@@ -1,3 +1,5 @@
+import type { Comparison } from '../replication-file/acknowledgement.js'
+
 /** What main thread and destage worker tell each other, as plain data. */
 
 export interface VerifyJob {
@@ -21,6 +23,7 @@ export interface VerifyResult {
   readonly partCount: number
   readonly initializing: boolean
   readonly rawBytes: number
+  readonly hasDigests: boolean
   readonly declarations: readonly Declaration[]
 }
 
@@ -31,7 +34,15 @@ export interface ApplyJob extends Omit<VerifyJob, 'file'> {
   readonly epochs: readonly (readonly string[])[]
   /** Of the last part that was applied. */
   readonly previousTag: Uint8Array
-  readonly images: readonly { readonly index: number; readonly path: string; readonly sizeBytes: number }[]
+  readonly images: readonly ImageJob[]
+}
+
+export interface ImageJob {
+  readonly index: number
+  readonly path: string
+  readonly sizeBytes: number
+  /** What its bytes lie on in the end. */
+  readonly disks: readonly string[]
 }
 
 export interface ApplyResult {
@@ -40,4 +51,6 @@ export interface ApplyResult {
   readonly endLsn: bigint
   readonly lastTimeNs: bigint
   readonly writtenBytes: number
+  /** Of the digests in these epochs, when there were any; its list has no limit. */
+  readonly compared: Comparison | null
 }

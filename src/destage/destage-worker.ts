@@ -6,6 +6,7 @@ import { type DecodedPart, decodePart } from '../replication-file/decode-part.js
 import type { PartPlace, PartRecord } from '../replication-file/part.js'
 import { Backing } from '../volume/backing.js'
 import { readArrival } from './arrival-file.js'
+import { compareDigests, type DigestRecord } from './compare-digests.js'
 import type { ApplyJob, ApplyResult, Declaration, VerifyJob, VerifyResult } from './destage-job.js'
 import { listInbox } from './inbox-listing.js'
 
@@ -27,7 +28,8 @@ function verify(job: VerifyJob): VerifyResult {
       ? [{ index: record.volume, stream: record.stream, name: record.name, sizeBytes: record.sizeBytes }]
       : [],
   )
-  return { generation, epoch, part, partCount, initializing, rawBytes: rawLength, declarations }
+  const hasDigests = decoded.records.some(({ kind }) => kind === 'digest')
+  return { generation, epoch, part, partCount, initializing, rawBytes: rawLength, hasDigests, declarations }
 }
 
 /** Open whole epochs and check them, the chain of tags included; nothing is written. Returns the tag of the last part. */
@@ -37,21 +39,36 @@ function check(job: ApplyJob): Uint8Array {
 
 /**
  * Apply whole epochs. Everything is opened and checked before the first byte is written; the images are durable when
- * this returns. Applying the same epochs again gives the same images.
+ * this returns. Applying the same epochs again gives the same images. What the last of them says that the images hold is
+ * compared with them then.
  */
 function apply(job: ApplyJob): ApplyResult {
   const parts = openChecked(job)
   const backings = new Map<number, Backing>()
   let writtenBytes = 0
+  let compared: ApplyResult['compared'] = null
   try {
     for (const { index, path } of job.images) backings.set(index, new Backing(path, 'write'))
     for (const { records } of parts) for (const record of records) writtenBytes += applyRecord(record, backings)
     for (const backing of backings.values()) backing.sync()
+    compared = compareDigests(digestsOf(parts), job.images, backings)
   } finally {
     for (const backing of backings.values()) backing.close()
   }
   const { endLsn, lastTimeNs } = parts.at(-1)!.header
-  return { tag: tagOf(parts), endLsn, lastTimeNs, writtenBytes }
+  return { tag: tagOf(parts), endLsn, lastTimeNs, writtenBytes, compared }
+}
+
+/** Of the last epoch. In one before there are none: the images are beyond its end. */
+function digestsOf(parts: readonly DecodedPart[]): DigestRecord[] {
+  const last = parts.at(-1)?.header.epoch
+  return parts.flatMap(({ header, records }) =>
+    records.flatMap((record) => {
+      if (record.kind !== 'digest') return []
+      assert(header.epoch === last, 'digests before the last epoch of a batch')
+      return [record]
+    }),
+  )
 }
 
 function tagOf(parts: readonly DecodedPart[]): Uint8Array {
@@ -113,7 +130,7 @@ function openAgain(file: string, job: ApplyJob, place: Pick<PartPlace, 'epoch' |
 }
 
 function applyRecord(record: PartRecord, backings: ReadonlyMap<number, Backing>): number {
-  if (record.kind === 'volume' || record.kind === 'marker') return 0
+  if (record.kind === 'volume' || record.kind === 'marker' || record.kind === 'digest') return 0
   const backing = backings.get(record.volume)
   assert(backing)
   if (record.kind === 'write') backing.write(record.offset, record.payload)

@@ -23,6 +23,10 @@ export class ImageFolder implements Images {
     return !consistent && (await exists(incoming)) ? incoming : this.path(volume)
   }
 
+  async disks(volume: InboundVolume, consistent: boolean): Promise<readonly string[]> {
+    return [await this.target(volume, consistent)]
+  }
+
   async open(): Promise<void> {}
 
   async close(): Promise<void> {}

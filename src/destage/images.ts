@@ -26,6 +26,8 @@ export interface Images {
   path(volume: InboundVolume): string
   /** Where a worker writes a volume. */
   target(volume: InboundVolume, consistent: boolean): Promise<string>
+  /** The files and devices that hold its bytes in the end: what the page cache has of them hides what the disk says. */
+  disks(volume: InboundVolume, consistent: boolean): Promise<readonly string[]>
   /** The new generation is durable and consistent: it takes the place of the old one. May be called again. */
   promote(volumes: readonly InboundVolume[]): Promise<void>
   /**

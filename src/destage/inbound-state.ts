@@ -1,4 +1,5 @@
 import type { StateStore } from '../block/state-store.js'
+import type { Comparison } from '../replication-file/acknowledgement.js'
 
 export interface InboundVolume {
   readonly index: number
@@ -37,6 +38,8 @@ export interface InboundPosition {
    * it again. Kept, so that what arrived once is not applied anew, and the source believes what it is told.
    */
   readonly removed?: boolean
+  /** What the digests that came with the epochs applied so far have shown; absent or null: none came. */
+  readonly comparison?: Comparison | null
   /** Of the next acknowledgement. */
   readonly sequence: number
 }

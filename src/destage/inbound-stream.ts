@@ -5,9 +5,12 @@ import type { StateStore } from '../block/state-store.js'
 import { StorageError } from '../block/storage-error.js'
 import type { WorkerCalls } from '../block/worker-calls.js'
 import { WANTED_LIMIT } from '../replication-file/acknowledgement.js'
+import { PART_VERSION } from '../replication-file/part-header.js'
+import { rangesText } from '../replication-file/volume-range.js'
 import { writeAcknowledgement } from './acknowledgement-writer.js'
 import { applyEpochs } from './apply-epochs.js'
 import { ArrivalBuffer } from './arrival-buffer.js'
+import { addComparison, isWorthSaying } from './comparison.js'
 import { checkDeclarations } from './declarations.js'
 import { asStorageError } from './disk-fault.js'
 import type { Images } from './images.js'
@@ -244,6 +247,7 @@ export class InboundStream {
       intent: 0,
       volumes,
       removed: false,
+      comparison: null,
     })
     await this.#openImages()
     this.#intake.forgetPassed()
@@ -270,6 +274,7 @@ export class InboundStream {
         index: volume.index,
         path: await images.target(volume, consistent),
         sizeBytes: volume.sizeBytes,
+        disks: await images.disks(volume, consistent),
       }))
       const job = {
         secret,
@@ -285,6 +290,8 @@ export class InboundStream {
         rawBytes: parts.reduce((sum, part) => sum + part.rawBytes, 0),
       }))
       const result = await applyEpochs(worker, job, files)
+      const { compared } = result
+      const { comparison } = this.position
       const nowConsistent = consistent || !epochs.at(-1)![0]!.initializing
       if (nowConsistent && !consistent) await images.promote(volumes)
       await this.#state.move({
@@ -294,7 +301,12 @@ export class InboundStream {
         consistent: nowConsistent,
         appliedTimeMs: Number(result.lastTimeNs / 1_000_000n),
         intent: last < intent ? intent : 0,
+        ...(compared && { comparison: addComparison(comparison, compared) }),
       })
+      if (compared && isWorthSaying(comparison, compared)) {
+        const where = rangesText(compared.differing, volumes)
+        this.#say('error', 'IMAGE_DIFFERS', `${compared.differingBytes} bytes differ from the source: ${where}`)
+      }
       if (nowConsistent && !consistent)
         this.#say('info', 'GENERATION_COMPLETE', `generation ${generation} is consistent`)
     } catch (error) {
@@ -346,7 +358,10 @@ export class InboundStream {
     const { appliedEpoch, appliedLsn } = begun ? this.position : { appliedEpoch: 0, appliedLsn: '0' }
     const { state, reason } = this.status()
     const receivedEpoch = begun ? await this.#received() : 0
-    const message = { generation, appliedEpoch, appliedLsn, receivedEpoch, state, reason, wanted: this.#wanted() }
+    const comparison = begun ? (this.position.comparison ?? null) : null
+    const wanted = this.#wanted()
+    const applied = { generation, appliedEpoch, appliedLsn, receivedEpoch }
+    const message = { ...applied, state, reason, wanted, reads: PART_VERSION, comparison }
     const text = JSON.stringify(message)
     if (text === this.#told) return
     await this.#state.move({ sequence: sequence + 1 })

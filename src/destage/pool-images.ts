@@ -72,6 +72,12 @@ export class PoolImages implements Images {
     return held.path
   }
 
+  async disks(volume: InboundVolume): Promise<readonly string[]> {
+    return this.#poolOf(volume)
+      .facts()
+      .devices.map(({ path }) => path)
+  }
+
   async promote(volumes: readonly InboundVolume[]): Promise<void> {
     for (const volume of volumes) {
       const pool = this.#poolOf(volume)

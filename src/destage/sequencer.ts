@@ -6,6 +6,8 @@ export interface HeldPart {
   readonly partCount: number
   readonly initializing: boolean
   readonly rawBytes: number
+  /** It says what the images hold at the end of its epoch. */
+  readonly hasDigests?: boolean
   /** Its name in the arrival buffer. */
   readonly name: string
 }
@@ -22,6 +24,7 @@ export interface SequencePlan {
   readonly generation: number
   /**
    * Complete epochs to apply now, in order, each with its parts in order; empty when the next one is not complete.
+   * One with digests is the last: an attempt that fails must not leave what is later in the images it is compared with.
    * Where a state is shown the last of them makes the next state: one whose end is none waits for those that follow.
    */
   readonly apply: readonly (readonly HeldPart[])[]
@@ -78,6 +81,7 @@ function nextEpochs(
     const changesState = batch.length > 0 && batch[0]![0]!.initializing !== one.initializing
     if (batch.length > 0 && (rawBytes > limits.rawBytes || changesState)) break
     batch.push(ordered)
+    if (ordered.some(({ hasDigests }) => hasDigests)) break
   }
   return batch
 }

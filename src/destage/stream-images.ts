@@ -33,6 +33,10 @@ export class StreamImages implements Images {
     return this.#of(volume).target(volume, consistent)
   }
 
+  disks(volume: InboundVolume, consistent: boolean): Promise<readonly string[]> {
+    return this.#of(volume).disks(volume, consistent)
+  }
+
   promote(volumes: readonly InboundVolume[]): Promise<void> {
     return this.#of(volumes[0]).promote(volumes)
   }

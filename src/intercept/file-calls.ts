@@ -5,6 +5,8 @@ interface FileCalls {
   punchHole(fd: number, offset: number, lengthBytes: number): void
   /** Where data begin at or after the offset; -1 when only holes follow. */
   nextData(fd: number, offset: number): number
+  /** What is cached of the file and was synced is read from the disk when it is read next. */
+  dropCache(fd: number): void
   /** An exclusive advisory lock that ends with the descriptor; false when another process holds it. */
   lock(fd: number): boolean
 }

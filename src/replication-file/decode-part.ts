@@ -90,7 +90,7 @@ export function decodePart(bytes: Buffer, streamSecret: Buffer, options: DecodeO
     const payload = raw.subarray(entry.frameOffset, entry.frameOffset + entry.payloadBytes)
     if (crc32c(payload) !== entry.payloadCrc) throw damaged(`record ${number}: checksum of its payload`)
     const record = toRecord(entry, payload)
-    if (!record) throw damaged(`record ${number}: names of a volume`)
+    if (!record) throw damaged(`record ${number}: a ${entry.kind} that is none`)
     return record
   })
   return { header, records: result, tag }

@@ -6,7 +6,7 @@ import { PART_RAW_LIMIT, PART_RECORD_LIMIT, writerVersion } from './limits.js'
 import { shrink } from './lz4.js'
 import type { PartHeader, PartRecord } from './part.js'
 import { partHeaderLayout, placeOf, writeHeader } from './part-header.js'
-import { assertRecord, groupFrames, payloadOf, writeIndex } from './part-index.js'
+import { assertRecord, DIGEST_SINCE_VERSION, groupFrames, payloadOf, writeIndex } from './part-index.js'
 
 export interface EncodedPart {
   /** The file, in order. Pieces of the area it was given. */
@@ -54,6 +54,7 @@ export function encodePart(
   const rawIndex = writeIndex(entries, records, payloads)
   const index = shrink(rawIndex)
   const headerBytes = writeHeader(header, {
+    version: records.some(({ kind }) => kind === 'digest') ? DIGEST_SINCE_VERSION : 1,
     writerVersion,
     indexEncoding: index.encoding,
     keyId: keyId(streamSecret),

@@ -2,6 +2,7 @@ import { crc32c } from '../block/crc32c.js'
 import { decodePart } from './decode-part.js'
 import type { PartRecord } from './part.js'
 import { type PeekedHeader, peekHeader } from './part-header.js'
+import { RANGE_DIGEST_BYTES } from './range-digest.js'
 
 /** Plain JSON values throughout: LSNs are decimal strings. */
 export type InspectedItem =
@@ -39,6 +40,7 @@ export function formatInspected(item: InspectedItem): string {
 function describeHeader(header: PeekedHeader): InspectedItem {
   return {
     item: 'file',
+    format: header.version,
     writer: [header.writerVersion >>> 16, (header.writerVersion >>> 8) & 0xff, header.writerVersion & 0xff].join('.'),
     pairing: header.pairingId.toString('hex'),
     stream: header.streamId.toString('hex'),
@@ -64,6 +66,11 @@ function describeRecord(record: PartRecord): InspectedItem {
   if (record.kind === 'volume') {
     const { volume, stream, name, sizeBytes } = record
     return { item: 'record', type: 'volume', volume, stream, name, sizeBytes }
+  }
+  if (record.kind === 'digest') {
+    const { volume, offset, lengthBytes, run, digests } = record
+    const holds = digests.length === 0 ? 'zeros' : `${digests.length / RANGE_DIGEST_BYTES} digests`
+    return { item: 'record', type: 'digest', volume, offset, lengthBytes, run, holds }
   }
   const { kind, lsn, timeNs } = record
   const head = { item: 'record', type: kind, lsn: String(lsn), time: formatTime(timeNs) } as const

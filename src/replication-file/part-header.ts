@@ -5,7 +5,8 @@ import { ALGORITHM, TAG_BYTES } from './aead.js'
 import type { PartHeader } from './part.js'
 
 export const PART_MAGIC = 'TMRF'
-export const PART_VERSION = 1
+/** The newest that is read. What is written is the oldest that says all there is to say. */
+export const PART_VERSION = 2
 export const PART_HEADER_BYTES = 256
 export const FLAG_INITIALIZING = 1
 
@@ -48,6 +49,7 @@ export const partHeaderLayout = layOut()
 
 /** What the encoder adds to the caller's header. */
 export interface PartMeasure {
+  readonly version: number
   readonly writerVersion: number
   readonly indexEncoding: number
   /** 16 bytes. */
@@ -93,7 +95,7 @@ export function writeHeader(header: PartHeader, measure: PartMeasure): Buffer {
     else bytes.writeUIntLE(Number(value), offset, size)
   }
   put('magic', Buffer.from(PART_MAGIC))
-  put('version', PART_VERSION)
+  put('version', measure.version)
   put('headerLength', PART_HEADER_BYTES)
   put('writerVersion', measure.writerVersion)
   put('algorithm', ALGORITHM)
@@ -160,6 +162,7 @@ export function peekHeader(bytes: Buffer, name = 'replication file'): PeekedHead
   if (number('version') === 0) throw sealBroken(name, 'format version 0')
   if (number('headerLength') !== PART_HEADER_BYTES) throw sealBroken(name, 'another header length')
   return {
+    version: number('version'),
     pairingId: piece('pairingId'),
     streamId: piece('streamId'),
     generation: number('generation'),

@@ -12,16 +12,26 @@ import {
 } from './limits.js'
 import { ENCODING_LZ4, ENCODING_STORED } from './lz4.js'
 import type { PartRecord } from './part.js'
+import {
+  RANGE_DIGEST_BYTES,
+  RANGE_HEADER_BYTES,
+  RANGE_SALT_BYTES,
+  rangeBlockCount,
+  readRangeDigest,
+  writeRangeDigest,
+} from './range-digest.js'
 
 export const FRAME_ENTRY_BYTES = 12
 export const RECORD_ENTRY_BYTES = 40
 export const NO_VOLUME = 0xffff
+/** Kinds that a version 1 does not have. */
+export const DIGEST_SINCE_VERSION = 2
 /** Two names of up to 63 characters and what parts them. */
 const NAMES_LIMIT = 127
 
 /** Record types; those of the journal have the journal's numbers. */
-export const recordType = { write: 1, zero: 2, trim: 3, marker: 4, volume: 5 } as const
-const kinds = ['write', 'zero', 'trim', 'marker', 'volume'] as const
+export const recordType = { write: 1, zero: 2, trim: 3, marker: 4, volume: 5, digest: 6 } as const
+const kinds = ['write', 'zero', 'trim', 'marker', 'volume', 'digest'] as const
 
 export interface FrameEntry {
   readonly encoding: number
@@ -47,14 +57,15 @@ export interface RecordEntry {
 /** The bytes a record takes of PART_RAW_LIMIT: whoever fills parts adds these up. */
 export function payloadLength(record: PartRecord): number {
   if (record.kind === 'write' || record.kind === 'marker') return record.payload.length
+  if (record.kind === 'digest') return RANGE_HEADER_BYTES + record.digests.length
   return record.kind === 'volume' ? record.stream.length + 1 + record.name.length : 0
 }
 
-/** What a record has in the frames; of a volume, its names. */
+/** What a record has in the frames; of a volume, its names; of a digest, all but its place. */
 export function payloadOf(record: PartRecord): Buffer | undefined {
   if (record.kind === 'write' || record.kind === 'marker') return record.payload
   if (record.kind === 'volume') return Buffer.from(`${record.stream}\0${record.name}`, 'latin1')
-  return undefined
+  return record.kind === 'digest' ? writeRangeDigest(record) : undefined
 }
 
 /** Payloads grouped into frames: none crosses from one to the next, none is empty. */
@@ -99,9 +110,10 @@ export function writeIndex(
     view.setUint8(at, recordType[record.kind])
     view.setUint16(at + 2, record.kind === 'marker' ? NO_VOLUME : record.volume, true)
     view.setUint32(at + 4, payload ? crc32c(payload) : 0, true)
-    setNumber(at + 8, placed ? record.offset : record.kind === 'volume' ? record.sizeBytes : 0)
+    const isPlaced = placed || record.kind === 'digest'
+    setNumber(at + 8, isPlaced ? record.offset : record.kind === 'volume' ? record.sizeBytes : 0)
     setNumber(at + 16, placed ? record.lengthBytes : payload!.length)
-    if (record.kind !== 'volume') {
+    if (record.kind !== 'volume' && record.kind !== 'digest') {
       view.setBigUint64(at + 24, record.lsn, true)
       view.setBigUint64(at + 32, record.timeNs, true)
     }
@@ -123,6 +135,14 @@ export function assertRecord(record: PartRecord): void {
     return
   }
   if (!isExtent(record.offset, record.lengthBytes)) assert.fail(`extent ${record.offset}+${record.lengthBytes}`)
+  if (record.kind === 'digest') {
+    const { run, salt, digests, lengthBytes } = record
+    assert(Number.isInteger(run) && run > 0 && run <= 0xffff_ffff, `run ${run}`)
+    assert.equal(salt.length, RANGE_SALT_BYTES, 'salt')
+    assert(digests.length === 0 || digests.length === rangeBlockCount(lengthBytes) * RANGE_DIGEST_BYTES, 'digests')
+    assert(digests.length <= RECORD_PAYLOAD_LIMIT - RANGE_HEADER_BYTES, 'digests of one record')
+    return
+  }
   if (record.kind !== 'write') return
   assert.equal(record.payload.length, record.lengthBytes, 'payload length')
   assert(record.lengthBytes <= RECORD_PAYLOAD_LIMIT, 'a write is at most RECORD_PAYLOAD_LIMIT')
@@ -134,6 +154,7 @@ export interface PartIndex {
 }
 
 export interface IndexPromise {
+  readonly version: number
   readonly frameCount: number
   readonly recordCount: number
   readonly rawLength: number
@@ -177,7 +198,7 @@ export function parseIndex(bytes: Buffer, promise: IndexPromise, damaged: (fault
   let frame = -1
   let left = 0
   for (let index = 0; index < promise.recordCount; index += 1, at += RECORD_ENTRY_BYTES) {
-    const entry = readRecord(bytes, at)
+    const entry = readRecord(bytes, at, promise.version)
     if (typeof entry === 'string') throw damaged(`record ${index}: ${entry}`)
     records.push(entry)
     if (entry.payloadBytes === 0) continue
@@ -202,7 +223,7 @@ function frameFault({ storedLength, rawLength, encoding }: FrameEntry, reserved:
   return storedLength >= 5 && storedLength < rawLength ? undefined : `stored length ${storedLength}`
 }
 
-function readRecord(bytes: Buffer, at: number): RecordEntry | string {
+function readRecord(bytes: Buffer, at: number, version: number): RecordEntry | string {
   const kind = kinds[bytes.readUInt8(at) - 1]
   const volume = bytes.readUInt16LE(at + 2)
   const payloadCrc = bytes.readUInt32LE(at + 4)
@@ -210,14 +231,15 @@ function readRecord(bytes: Buffer, at: number): RecordEntry | string {
   const lengthBytes = readSafe(bytes, at + 16)
   const recordLsn = bytes.readBigUInt64LE(at + 24)
   const timeNs = bytes.readBigUInt64LE(at + 32)
-  if (kind === undefined) return `type ${bytes.readUInt8(at)}`
+  if (kind === undefined || (kind === 'digest' && version < DIGEST_SINCE_VERSION)) return `type ${bytes.readUInt8(at)}`
   if (bytes.readUInt8(at + 1) !== 0) return 'reserved byte is not zero'
   if ((volume === NO_VOLUME) !== (kind === 'marker')) return `volume ${volume} of a ${kind}`
-  const hasPayload = kind === 'write' || kind === 'marker' || kind === 'volume'
+  const hasPayload = kind === 'write' || kind === 'marker' || kind === 'volume' || kind === 'digest'
   const fault = extentFault(kind, offset, lengthBytes)
   if (fault) return `${fault}: offset ${offset}, length ${lengthBytes}`
   if (!hasPayload && payloadCrc !== 0) return 'checksum without payload'
-  if (kind === 'volume' && (recordLsn !== 0n || timeNs !== 0n)) return 'a volume has no LSN and no time'
+  if ((kind === 'volume' || kind === 'digest') && (recordLsn !== 0n || timeNs !== 0n))
+    return `a ${kind} has no LSN and no time`
   const payloadBytes = hasPayload ? lengthBytes : 0
   const lsn = recordLsn
   return { kind, volume, payloadCrc, offset, lengthBytes, lsn, timeNs, payloadBytes, frame: -1, frameOffset: 0 }
@@ -234,6 +256,10 @@ function extentFault(kind: PartRecord['kind'], offset: number, lengthBytes: numb
       return offset === 0 && lengthBytes <= MARKER_PAYLOAD_LIMIT ? undefined : 'marker'
     case 'volume':
       return isExtent(0, offset) && lengthBytes > 0 && lengthBytes <= NAMES_LIMIT ? undefined : 'volume'
+    case 'digest':
+      return isExtent(offset, sectorBytes) && lengthBytes >= RANGE_HEADER_BYTES && lengthBytes <= RECORD_PAYLOAD_LIMIT
+        ? undefined
+        : 'digest'
   }
 }
 
@@ -243,7 +269,7 @@ function readSafe(bytes: Buffer, at: number): number {
   return high < 2 ** 21 ? high * 2 ** 32 + bytes.readUInt32LE(at) : Number.POSITIVE_INFINITY
 }
 
-/** @returns undefined when the payload of a volume record is not two names */
+/** @returns undefined when the payload of a volume record is not two names, or that of a digest none of a range */
 export function toRecord(entry: RecordEntry, payload: Buffer): PartRecord | undefined {
   const { kind, offset, lengthBytes, timeNs } = entry
   const volume: VolumeIndex = volumeIndex(entry.volume)
@@ -260,6 +286,10 @@ export function toRecord(entry: RecordEntry, payload: Buffer): PartRecord | unde
       const [stream, name, ...more] = payload.toString('latin1').split('\0')
       if (stream === undefined || name === undefined || more.length > 0) return undefined
       return isName(stream) && isName(name) ? { kind, volume, stream, name, sizeBytes: offset } : undefined
+    }
+    case 'digest': {
+      const range = readRangeDigest(payload)
+      return range && isExtent(offset, range.lengthBytes) ? { kind, volume, offset, ...range } : undefined
     }
   }
 }

@@ -2,6 +2,7 @@
  * The contract of the two sites: an epoch is 1 to n parts, each one sealed file. Format in FORMAT.md.
  */
 import type { EpochNumber, Lsn, VolumeIndex } from '../block/units.js'
+import type { RangeDigest } from './range-digest.js'
 
 /** A part's place in the world. All of it is authenticated with the part. */
 export interface PartPlace {
@@ -42,6 +43,8 @@ export type PartRecord =
   /** Reads as zeros afterwards; `trim` frees the space too. */
   | (Placed & { readonly kind: 'zero' | 'trim' })
   | { readonly kind: 'marker'; readonly lsn: Lsn; readonly timeNs: bigint; readonly payload: Buffer }
+  /** What the image holds there when its epoch was applied; behind all that changes it. */
+  | (RangeDigest & { readonly kind: 'digest'; readonly volume: VolumeIndex; readonly offset: number })
 
 interface Placed {
   readonly volume: VolumeIndex

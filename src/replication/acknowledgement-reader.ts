@@ -1,13 +1,16 @@
+import { Changes } from '../block/changes.js'
 import { Pause } from '../block/pause.js'
 import { StorageError } from '../block/storage-error.js'
 import {
   ACKNOWLEDGEMENT_LIMIT,
   ACKNOWLEDGEMENT_NAME,
   type Acknowledgement,
+  type Comparison,
   openAcknowledgement,
 } from '../replication-file/acknowledgement.js'
 import type { Transport } from '../transport/transport.js'
 import { isGathering, type StreamState } from './stream-state.js'
+import { hearComparison } from './verify-state.js'
 
 const busyPollMs = 50
 const slowPollMs = 1000
@@ -21,6 +24,8 @@ export interface AcknowledgementReaderOptions {
   readonly secret: Buffer
   readonly state: StreamState
   readonly transport: Transport
+  /** What it found of the digests it was sent, whenever that has grown; after it was recorded. */
+  readonly onComparison: (now: Comparison, before: Comparison | null) => void
   /** The destination has applied more; called after it was recorded. */
   readonly onApplied: () => Promise<void>
   /**
@@ -41,6 +46,9 @@ export interface AcknowledgementReaderOptions {
 export class AcknowledgementReader {
   readonly pause = new Pause()
   readonly #options: AcknowledgementReaderOptions
+  readonly #looked = new Changes()
+  #looks = 0
+  #asked = false
   #delayMs = busyPollMs
   #progressAtMs = performance.now()
 
@@ -51,7 +59,7 @@ export class AcknowledgementReader {
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       try {
-        if (this.#outstanding()) await this.#look(signal)
+        if (this.#asked || this.#outstanding()) await this.#look(signal)
         else this.#progressAtMs = performance.now()
         this.#options.onLink(null)
       } catch (error) {
@@ -62,6 +70,14 @@ export class AcknowledgementReader {
       }
       await this.pause.wait(this.#outstanding() ? this.#delayMs : idlePollMs, signal)
     }
+  }
+
+  /** Look once, whether anything is expected or not. Resolves to false when that takes longer, or cannot be done. */
+  ask(timeoutMs: number): Promise<boolean> {
+    const before = this.#looks
+    this.#asked = true
+    this.pause.wake()
+    return this.#looked.until(() => this.#looks > before, timeoutMs)
   }
 
   /** Something was sent: ask soon. */
@@ -80,6 +96,9 @@ export class AcknowledgementReader {
     const bytes = await transport.read(folder, ACKNOWLEDGEMENT_NAME, ACKNOWLEDGEMENT_LIMIT, signal)
     const value = bytes && this.#open(bytes)
     const moved = value ? await this.#take(value) : false
+    this.#asked = false
+    this.#looks += 1
+    this.#looked.announce()
     this.#delayMs = moved ? busyPollMs : Math.min(this.#delayMs * 1.5, slowPollMs)
     if (moved) this.#progressAtMs = performance.now()
     else if (performance.now() - this.#progressAtMs > stallMs) await this.#lookForLost(signal)
@@ -100,6 +119,8 @@ export class AcknowledgementReader {
     const { state, onReceived } = this.#options
     const { position } = state
     if (value.generation !== position.generation || value.sequence < position.acknowledgement) return false
+    const farReads = value.reads ?? 1
+    if (farReads !== position.farReads) await state.move({ farReads })
     const moved = value.sequence > position.acknowledgement && (await this.#note(value))
     const received = Math.min(value.receivedEpoch ?? 0, state.position.sentEpoch)
     if (received <= state.position.appliedEpoch || !isGathering(state.position)) return moved
@@ -109,21 +130,26 @@ export class AcknowledgementReader {
 
   /** @returns whether more was applied */
   async #note(value: Acknowledgement): Promise<boolean> {
-    const { state, onApplied, onReport, onWanted } = this.#options
+    const { state, onApplied, onReport, onWanted, onComparison } = this.#options
     const { position } = state
     onReport(value.state, value.reason)
     const lost = this.#lostThere(value)
     if (lost !== undefined) this.#options.onLostThere(lost)
     if (value.wanted.length > 0) onWanted(value.wanted)
     const moved = value.appliedEpoch > position.appliedEpoch && value.appliedEpoch <= position.cutEpoch
-    await state.move(({ sentEpoch }) => ({
+    const before = position.verify
+    await state.move(({ sentEpoch, verify }) => ({
       acknowledgement: value.sequence,
+      verify: hearComparison(verify, value.comparison ?? null),
       ...(moved && {
         appliedEpoch: value.appliedEpoch,
         appliedLsn: value.appliedLsn,
         sentEpoch: Math.max(sentEpoch, value.appliedEpoch),
       }),
     }))
+    const { verify } = state.position
+    const isMore = verify?.run === before?.run && verify?.found?.comparedBytes !== before?.found?.comparedBytes
+    if (verify?.found && isMore) onComparison(verify.found, before?.found ?? null)
     if (moved) await onApplied()
     return moved
   }

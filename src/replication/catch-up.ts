@@ -2,7 +2,13 @@ import type { RegionMap } from '../journal/region-map.js'
 import { type CopySource, planCopy } from './copy-planner.js'
 import { type CopyPiece, EPOCH_COPY_LIMIT } from './pack-job.js'
 import type { RegionKeeper } from './region-keeper.js'
-import type { CopyCursor, PositionChange, StreamPosition, StreamState } from './stream-state.js'
+import {
+  type CopyCursor,
+  isAfresh,
+  type PositionChange,
+  type StreamPosition,
+  type StreamState,
+} from './stream-state.js'
 
 /** What an epoch copies, and where the copy stands after it; null when all was copied. */
 export interface CopyPlan {
@@ -31,8 +37,15 @@ export class CatchUp {
   /**
    * Copy these regions, and what an earlier copy had not come to. The map is durable before the position says so, so a
    * crash between the two repeats it; `change` is recorded with the position.
+   * @param afresh what was sent there before is not believed to be there
    */
-  async begin(state: StreamState, regions: RegionMap, reason: string, change: PositionChange): Promise<void> {
+  async begin(
+    state: StreamState,
+    regions: RegionMap,
+    reason: string,
+    change: PositionChange,
+    afresh = false,
+  ): Promise<void> {
     const { position } = state
     const map = this.#keeper.fresh()
     map.addAll(regions)
@@ -42,7 +55,7 @@ export class CatchUp {
     await state.move((now) => ({
       ...(typeof change === 'function' ? change(now) : change),
       copy: { slot: 0, offset: 0 },
-      catchUp: { reason, totalBytes, untilEpoch: 0 },
+      catchUp: { reason, totalBytes, untilEpoch: 0, afresh: afresh || (now.copy !== null && isAfresh(now)) },
     }))
     this.#map = map
   }

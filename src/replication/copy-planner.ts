@@ -45,7 +45,7 @@ export async function planCopy(
 }
 
 /** From the offset to the next gap worth skipping, to within such a gap's length; `mostBytes` at the most. */
-async function dataLength({ nextData }: CopySource, offset: number, mostBytes: number): Promise<number> {
+export async function dataLength({ nextData }: CopySource, offset: number, mostBytes: number): Promise<number> {
   for (let length = shortestGapBytes; length < mostBytes; length += shortestGapBytes) {
     const data = await nextData(offset + length)
     if (data === undefined || data - offset - length >= shortestGapBytes) return length

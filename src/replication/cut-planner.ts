@@ -1,5 +1,6 @@
 import { EPOCH_JOURNAL_LIMIT } from './pack-job.js'
 import { isCatchingUp, type StreamPosition } from './stream-state.js'
+import { wantsDigests } from './verify-state.js'
 
 /** Epochs that appear at the far side at once, at the most: what it takes in before it applies the first. */
 export const GROUP_EPOCH_LIMIT = 2048
@@ -26,6 +27,7 @@ export interface CutFacts {
     | 'cutLsn'
     | 'copyEndLsn'
     | 'appliedEpoch'
+    | 'verify'
   >
 }
 
@@ -41,7 +43,8 @@ export function planCut(facts: CutFacts): CutDecision {
   const groupOpen = consistentEpoch > 0 && cutEpoch > stateEpoch
   // Whatever the buffer holds: before this one is there nothing of the group is applied, and nothing released.
   if (groupOpen && !copy && !held && BigInt(copyEndLsn) <= BigInt(cutLsn)) return 'cut'
-  const wanted = copy !== null || (!held && (facts.flushing || consistentEpoch === 0 || groupOpen))
+  const due = facts.flushing || consistentEpoch === 0 || groupOpen || wantsDigests(facts.position)
+  const wanted = copy !== null || (!held && due)
   const over = !held && facts.openSinceMs !== null && facts.nowMs - facts.openSinceMs >= facts.epochMs
   if (!wanted && !over && facts.openBytes < EPOCH_JOURNAL_LIMIT) return 'wait'
   const full = facts.bufferBytes >= facts.bufferLimitBytes

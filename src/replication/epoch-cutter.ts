@@ -9,7 +9,9 @@ import { IdleWatch } from './idle-watch.js'
 import type { PackJob, PackResult } from './pack-job.js'
 import type { RecordedVolumes } from './recorded-volumes.js'
 import type { SourceBuffer } from './source-buffer.js'
-import type { CopyCursor, StreamDefinition, StreamPosition, StreamState } from './stream-state.js'
+import { isAfresh, type StreamDefinition, type StreamPosition, type StreamState } from './stream-state.js'
+import type { MadeDigests, StreamVerify } from './stream-verify.js'
+import { advanceVerify, isVerifying } from './verify-state.js'
 
 /** How often a journal is looked at that waits for something else than its first write, and a busy one. */
 const slowPollMs = 200
@@ -31,6 +33,7 @@ export interface EpochCutterOptions {
   readonly volumes: RecordedVolumes
   readonly catchUp: CatchUp
   readonly packer: WorkerCalls
+  readonly verify: Pick<StreamVerify, 'isDue' | 'isWanted' | 'digests' | 'step'>
   /** Ends waits when a flush is asked for. */
   readonly pause: Pause
   readonly onCut: () => void
@@ -39,6 +42,14 @@ export interface EpochCutterOptions {
   readonly onLetGo: () => void
   /** A disk that may recover: tried again after a while. null: the last cut worked. */
   readonly onTrouble: (error: StorageError | null) => void
+}
+
+/** What an epoch is made of. */
+interface PlannedEpoch {
+  readonly from: Lsn
+  readonly to: Lsn
+  readonly plan: CopyPlan | null
+  readonly digests: MadeDigests | null
 }
 
 /** An epoch that is sealed, and not committed yet: its files are being written. */
@@ -96,10 +107,15 @@ export class EpochCutter {
     return this.#ahead ? { ...position, ...this.#ahead.change(position) } : position
   }
 
-  /** Only a write, or a flush, gives it anything to do. */
+  /** Only a write, a flush or a comparison gives it anything to do. */
   get #isIdle(): boolean {
     const { copy, held, consistentEpoch, stateEpoch, cutEpoch } = this.#options.state.position
-    return this.#openSinceMs === null && !copy && !held && consistentEpoch > 0 && cutEpoch === stateEpoch
+    if (copy || held || this.#isVerifying) return false
+    return this.#openSinceMs === null && consistentEpoch > 0 && cutEpoch === stateEpoch
+  }
+
+  get #isVerifying(): boolean {
+    return isVerifying(this.#options.state.position.verify)
   }
 
   get #cutLsn(): Lsn {
@@ -111,10 +127,12 @@ export class EpochCutter {
       while (!signal.aborted) {
         const decision = this.#plan()
         this.#options.onBufferFull(decision === 'buffer-full')
-        if (decision === 'cut') await this.#attempt(() => this.#cut(signal), signal)
+        if (this.#options.verify.isDue) await this.#attempt(() => this.#takeVerifyStep(), signal)
+        else if (decision === 'cut') await this.#attempt(() => this.#cut(signal), signal)
         else if (this.#sealed) await this.#attempt(() => this.#settle(), signal)
         else if (decision === 'let-go') await this.#attempt(() => this.#letGo(), signal)
-        else if (this.#isIdle) await idle.wait(() => this.openBytes > 0, this.#options.pause, signal)
+        else if (this.#isIdle)
+          await idle.wait(() => this.openBytes > 0 || this.#isVerifying, this.#options.pause, signal)
         else await this.#options.pause.wait(this.#openSinceMs === null ? slowPollMs : busyPollMs, signal)
       }
     } finally {
@@ -132,6 +150,12 @@ export class EpochCutter {
       this.#options.onTrouble(error)
       await this.#options.pause.wait(retryMs, signal)
     }
+  }
+
+  /** What it makes of the position must not meet what an epoch that is sealed makes of it. */
+  async #takeVerifyStep(): Promise<void> {
+    await this.#settle()
+    await this.#options.verify.step()
   }
 
   async #letGo(): Promise<void> {
@@ -189,8 +213,11 @@ export class EpochCutter {
     if (copy) await this.#backingReached(from, signal)
     if (signal.aborted) return
     const plan = copy && (await this.#options.catchUp.plan(volumes.copySources(), copy))
+    const digests = await this.#digests(from, to, signal)
+    if (signal.aborted) return
     const epoch = this.#position.cutEpoch + 1
-    const { sealed, committed } = this.#make(from, to, plan, this.#sealed?.committed, signal)
+    const planned = { from, to, plan, digests }
+    const { sealed, committed } = this.#make(planned, this.#sealed?.committed, signal)
     // Whoever waits for it is told.
     committed.catch(() => undefined)
     const packed = await sealed
@@ -203,17 +230,23 @@ export class EpochCutter {
     const copyAfter = plan ? plan.next : null
     const bytes = packed.parts.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0)
     const { openSinceMs } = this
-    this.#sealed = { epoch, change: changeOf(packed, copyAfter), bytes, openSinceMs, committed }
+    this.#sealed = { epoch, change: changeOf(packed, planned), bytes, openSinceMs, committed }
     if (packed.endLsn >= to) this.#openSinceMs = null
     // Where the far side is consistent is known when it is committed, not before.
     if (copy && copyAfter === null) await this.#settle()
   }
 
+  /** What the volumes hold at the end of this epoch is compared with the far side; null: not now. */
+  async #digests(from: Lsn, to: Lsn, signal: AbortSignal): Promise<MadeDigests | null> {
+    const { verify } = this.#options
+    if (!verify.isWanted(this.#position, from, to)) return null
+    await this.#backingReached(to, signal)
+    return signal.aborted ? null : verify.digests(this.#position)
+  }
+
   /** @returns when it is sealed; and when it exists, or all it had under way is over */
   #make(
-    from: Lsn,
-    to: Lsn,
-    plan: CopyPlan | null,
+    planned: PlannedEpoch,
     before: Promise<void> | undefined,
     signal: AbortSignal,
   ): { sealed: Promise<PackResult>; committed: Promise<void> } {
@@ -224,14 +257,14 @@ export class EpochCutter {
       isSealed = resolve
     })
     const committed = buffer.write(async (directory, placed) => {
-      const packed = await packer.call<PackResult>('pack', this.#job(position, from, to, plan, directory))
+      const packed = await packer.call<PackResult>('pack', this.#job(position, planned, directory))
       isSealed(packed)
       await packer.call('written', packed.tag)
       await before
       // Another life of the stream may have begun: this epoch is not part of it.
       if (signal.aborted) return
       placed(packed.parts.map(({ name }) => name))
-      await this.#commit(position.cutEpoch + 1, packed, plan ? plan.next : null)
+      await this.#commit(position.cutEpoch + 1, packed, planned)
       this.#options.onTrouble(null)
       journal.trim(packed.endLsn)
       this.#options.onCut()
@@ -240,7 +273,7 @@ export class EpochCutter {
     return { sealed, committed }
   }
 
-  #job(position: StreamPosition, from: Lsn, to: Lsn, plan: CopyPlan | null, directory: string): PackJob {
+  #job(position: StreamPosition, { from, to, plan, digests }: PlannedEpoch, directory: string): PackJob {
     const { journal, definition } = this.#options
     const { copy, held, copyEndLsn, cutEpoch, generation, lastTag, consistentEpoch, catchUp } = position
     return {
@@ -260,16 +293,18 @@ export class EpochCutter {
       declare: cutEpoch === 0 ? this.#declarations() : [],
       copies: plan?.pieces ?? [],
       ontoZeros: consistentEpoch === 0 && catchUp === null,
+      afresh: isAfresh(position),
+      digests,
       directory,
     }
   }
 
-  async #commit(epoch: number, result: PackResult, copy: CopyCursor | null): Promise<void> {
+  async #commit(epoch: number, result: PackResult, planned: PlannedEpoch): Promise<void> {
     const { state, journal } = this.#options
-    const copied = state.position.copy !== null && copy === null
+    const copied = planned.plan !== null && planned.plan.next === null
     const copiedLsn = copied ? await journal.sync() : 0n
     const { endLsn, parts, rawBytes, oldestMs } = result
-    const change = changeOf(result, copy)
+    const change = changeOf(result, planned)
     await state.commitEpoch({ epoch, endLsn: endLsn.toString(), parts, rawBytes, oldestMs }, (position) => ({
       ...change(position),
       copyEndLsn: latest(position.copyEndLsn, copiedLsn),
@@ -294,14 +329,21 @@ export class EpochCutter {
 }
 
 /** What an epoch that exists makes of the position, wherever a copy ended. */
-function changeOf(result: PackResult, copy: CopyCursor | null): SealedEpoch['change'] {
-  return ({ cutEpoch, counters, consistentEpoch, stateEpoch, catchUp }) => {
+function changeOf(result: PackResult, { plan, digests }: PlannedEpoch): SealedEpoch['change'] {
+  const { digestedBytes, busy } = result
+  const digested = digests && {
+    ...{ run: digests.run, isRetry: digests.isRetry, next: digests.next },
+    digestedBytes,
+    busy,
+  }
+  return ({ cutEpoch, counters, consistentEpoch, stateEpoch, catchUp, verify }) => {
     const epoch = cutEpoch + 1
     return {
       cutEpoch: epoch,
       cutLsn: result.endLsn.toString(),
       lastTag: Buffer.from(result.tag).toString('hex'),
-      copy,
+      copy: plan ? plan.next : null,
+      verify: advanceVerify(verify, epoch, digested),
       consistentEpoch: consistentEpoch === 0 && !result.initializing ? epoch : consistentEpoch,
       stateEpoch: result.initializing ? stateEpoch : epoch,
       catchUp: catchUp?.untilEpoch === 0 && !result.initializing ? { ...catchUp, untilEpoch: epoch } : catchUp,

@@ -1,4 +1,5 @@
 import type { EpochNumber, Lsn } from '../block/units.js'
+import type { VolumeRange } from '../replication-file/volume-range.js'
 
 /** A piece of a volume to copy into the stream as it is now: initialisation, catch-up. */
 export interface CopyPiece {
@@ -6,6 +7,18 @@ export interface CopyPiece {
   readonly path: string
   readonly offset: number
   readonly lengthBytes: number
+}
+
+/** A piece of a volume whose content at the end of an epoch is told. */
+export interface DigestPiece extends VolumeRange {
+  readonly path: string
+  readonly isHole: boolean
+}
+
+/** Digests to be made, before the epoch is. */
+export interface DigestJob {
+  readonly salt: Uint8Array
+  readonly pieces: readonly DigestPiece[]
 }
 
 /** One epoch to be made: everything the worker needs, as plain data. */
@@ -37,6 +50,18 @@ export interface PackJob {
   readonly copies: readonly CopyPiece[]
   /** The far side is zeros where it was never written: zeros that were copied need not cross. */
   readonly ontoZeros: boolean
+  /** What is copied is sent whatever the far side is believed to hold. */
+  readonly afresh: boolean
+  /** What the volumes held when they were read, after `to` had reached them; null: nothing is compared. */
+  readonly digests:
+    | (DigestJob & {
+        readonly run: number
+        /** Of each piece; empty for a hole. */
+        readonly made: readonly Uint8Array[]
+        /** The journal's durable end after the last read. */
+        readonly after: Lsn
+      })
+    | null
   /** The source buffer. */
   readonly directory: string
 }
@@ -53,6 +78,9 @@ export interface PackResult {
   readonly identicalBytes: number
   readonly compressedBytes: number
   readonly oldestMs: number
+  /** In digest records; and what of `digests` hosts wrote to meanwhile, which is not in them. */
+  readonly digestedBytes: number
+  readonly busy: readonly VolumeRange[]
 }
 
 /** Journal read for one epoch at the most; what is more becomes the next epoch. */

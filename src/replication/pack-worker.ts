@@ -10,6 +10,7 @@ import { EPOCH_JOURNAL_LIMIT, type PackJob, type PackResult } from './pack-job.j
 import { PackMemory } from './pack-memory.js'
 import { partRecords, splitParts } from './part-records.js'
 import { PartWriting } from './part-writing.js'
+import { digestPieces, digestRecords } from './range-digests.js'
 import { SentContent } from './sent-content.js'
 
 /** What the far side will hold, by stream; valid only after the epoch whose last tag stands beside it. */
@@ -37,9 +38,11 @@ async function pack(job: PackJob): Promise<PackResult> {
   const records = journalLayer(journal, job.copies.length > 0 ? copyLayer(job.copies, memory.copy) : [])
   const fold = foldEpoch(records)
   const content = sentContentOf(job)
+  if (job.afresh) for (const { volume, offset, lengthBytes } of job.copies) content.forget(volume, offset, lengthBytes)
   const { kept, rawBytes, foldedBytes, identicalBytes } = partRecords(fold, records, content, job.ontoZeros)
   const initializing = job.consistentFrom === null || endLsn < job.consistentFrom
-  const written = await writeParts(job, endLsn, initializing, records, kept)
+  const digested = digestRecords(job, endLsn, !initializing, () => memory.copy)
+  const written = await writeParts(job, endLsn, initializing, records, [...kept, ...digested.records])
   rememberSent(job, content, written.tag)
   return {
     endLsn,
@@ -51,6 +54,8 @@ async function pack(job: PackJob): Promise<PackResult> {
     identicalBytes,
     compressedBytes: written.compressedBytes,
     oldestMs: Number(records.oldestNs / 1_000_000n),
+    digestedBytes: digested.digestedBytes,
+    busy: digested.busy,
   }
 }
 
@@ -145,4 +150,4 @@ function forgetSent(stream: string): { readonly content: SentContent; readonly t
   return known
 }
 
-serveCalls({ pack }, { written })
+serveCalls({ pack, digest: digestPieces }, { written })

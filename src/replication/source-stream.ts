@@ -5,6 +5,7 @@ import { StorageError } from '../block/storage-error.js'
 import { type Lsn, lsn } from '../block/units.js'
 import type { WorkerCalls } from '../block/worker-calls.js'
 import type { StreamJournalOptions } from '../journal/stream-journal.js'
+import { DIGEST_SINCE_VERSION } from '../replication-file/part-index.js'
 import type { Transport } from '../transport/transport.js'
 import type { HostVolume } from '../volume/host-volume.js'
 import { copyProgress } from './copy-planner.js'
@@ -24,10 +25,14 @@ import {
   type StreamPosition,
   StreamState,
 } from './stream-state.js'
-import { describeStream, type SourceStreamState } from './stream-status.js'
+import { describeStream, describeVerify, type SourceStreamState, type VerifyStatus } from './stream-status.js'
+import { verifySalt } from './stream-verify.js'
+import { beginVerify, endVerify, isVerifying } from './verify-state.js'
 
 /** A flush is answered after so long, done or not. */
 const flushLimitMs = 240_000
+/** A destination that can be reached is heard within this time. */
+const hearLimitMs = 10_000
 /** What was written before a hold is cut first, if that takes no longer. */
 const beforeHoldMs = 5_000
 
@@ -128,8 +133,52 @@ export class SourceStream {
    * First the backing holds what the old journal promised, then the stream is marked diverged: an agent that dies before
    * the new generation is recorded would pair the old position with the new journal otherwise.
    */
-  initialize(): Promise<void> {
-    return this.#recording.initialize()
+  async initialize(): Promise<void> {
+    const { verify } = this.position
+    await this.#recording.initialize()
+    if (isVerifying(verify)) this.#health.say('warning', 'VERIFY_ABORTED', 'ended by an initialisation')
+  }
+
+  /**
+   * Compare both sides while hosts go on, in the epochs of the stream; resolves when it has begun. It goes on after a restart.
+   * @param repair what differs is sent again; null: end the comparison that goes on
+   * @throws StorageError STREAM_NOT_REPLICATING, VERIFY_RUNNING, VERIFY_UNSUPPORTED, NO_VERIFY, and those of flush()
+   */
+  async verify(repair: boolean | null): Promise<void> {
+    if (repair === null) return this.#abortVerify()
+    const { acknowledgements } = this.#mustRun()
+    const { state, reason } = this.status()
+    if (state !== 'replicating') {
+      throw this.#refuse('STREAM_NOT_REPLICATING', `It is ${state}: ${reason}. Compare when it is replicating.`)
+    }
+    const heard = await acknowledgements.ask(hearLimitMs)
+    if (this.position.farReads < DIGEST_SINCE_VERSION) {
+      const why = heard ? 'The agent at the destination is too old' : 'The destination was not heard'
+      throw this.#refuse('VERIFY_UNSUPPORTED', `${why}: its agent has to know digests. Upgrade it, then try again.`)
+    }
+    const totalBytes = this.#definition.volumes.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)
+    const salt = verifySalt()
+    await this.#state.move(({ verify }) => {
+      if (isVerifying(verify)) {
+        throw this.#refuse('VERIFY_RUNNING', 'It goes on. Follow it with: tidemark stream status; end it with --abort.')
+      }
+      return { verify: beginVerify(verify, repair, salt, totalBytes) }
+    })
+    this.#running?.cutter.flush(lsn(0n))
+  }
+
+  /** What was found so far stays known. What is being sent again is sent to its end. */
+  async #abortVerify(): Promise<void> {
+    await this.#state.move(({ verify }) => {
+      if (!isVerifying(verify)) throw this.#refuse('NO_VERIFY', 'Nothing is being compared.')
+      return { verify: endVerify(verify, 'aborted', 'ended by an operator') }
+    })
+    this.#health.say('warning', 'VERIFY_ABORTED', 'ended by an operator')
+  }
+
+  /** The comparison that goes on, or the last one of this generation; null when there was none. */
+  verifyStatus(): VerifyStatus | null {
+    return describeVerify(this.position.verify, this.#definition, this.status().state)
   }
 
   /**

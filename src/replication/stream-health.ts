@@ -1,7 +1,9 @@
 import type { ReportEvent } from '../block/event-log.js'
 import { formatBytes } from '../block/size.js'
 import { StorageError } from '../block/storage-error.js'
-import type { StreamPosition } from './stream-state.js'
+import type { Comparison } from '../replication-file/acknowledgement.js'
+import { rangesText } from '../replication-file/volume-range.js'
+import type { StreamPosition, StreamVolume } from './stream-state.js'
 
 /**
  * What keeps a stream from doing its work, and the events that tell of it: one when something begins to fail, one when
@@ -90,6 +92,13 @@ export class StreamHealth {
     this.blocked =
       'Host writes fail: the disk below a volume failed a sync, and the journal, which has what that may have lost, takes no more. Mend the disk (see dmesg), then restart the agent: it replays the journal.'
     this.say('error', 'HOSTS_REFUSED', `${error}. ${this.blocked}`)
+  }
+
+  /** Said when the first difference of a run is heard of; all of them are named when it is over. */
+  noteComparison(now: Comparison, before: Comparison | null, volumes: readonly StreamVolume[]): void {
+    if (now.differing.length === 0 || (before?.differing.length ?? 0) > 0) return
+    const where = rangesText(now.differing, volumes)
+    this.say('error', 'FAR_SIDE_DIFFERS', `the copy at the destination differs: ${where}. The comparison goes on.`)
   }
 
   noteFarSide(state: string, reason: string): void {

@@ -1,6 +1,7 @@
 import { Exclusive } from '../block/exclusive.js'
 import type { StateStore } from '../block/state-store.js'
 import { type Lsn, lsn } from '../block/units.js'
+import type { VerifyPosition } from './verify-state.js'
 
 /** Where its bytes lie is asked of the volume when it runs: that may be elsewhere after a restart. */
 export interface StreamVolume {
@@ -45,6 +46,14 @@ export interface CopyCursor {
   readonly offset: number
 }
 
+/** `afresh`: the far side is not believed to hold what it was sent. Missing in what was recorded before there was a choice. */
+export interface CatchUpPosition {
+  readonly reason: string
+  readonly totalBytes: number
+  readonly untilEpoch: number
+  readonly afresh?: boolean
+}
+
 /** Where the stream stands: all of it changes in one transaction with the epoch it belongs to. */
 export interface StreamPosition {
   /**
@@ -71,7 +80,7 @@ export interface StreamPosition {
   /** null: all was copied. */
   readonly copy: CopyCursor | null
   /** The last catch-up, also when it is over: then the far side has applied `untilEpoch`, which is 0 until it is cut. */
-  readonly catchUp: { readonly reason: string; readonly totalBytes: number; readonly untilEpoch: number } | null
+  readonly catchUp: CatchUpPosition | null
   /** The journal's durable end after the last read of the copy, or when a hold ended: no epoch before is a state. */
   readonly copyEndLsn: string
   /** The first epoch after which the far side is consistent; 0 while it is not cut. */
@@ -80,6 +89,10 @@ export interface StreamPosition {
   readonly stateEpoch: number
   /** What is written now shall appear at the far side at once: no epoch is a state until the hold ends. */
   readonly held: boolean
+  /** The last comparison of both sides in this generation, also when it is over. */
+  readonly verify: VerifyPosition | null
+  /** The newest format of replication files that the destination has said it reads. */
+  readonly farReads: number
   readonly counters: StreamCounters
 }
 
@@ -103,6 +116,8 @@ export const newPosition: StreamPosition = {
   consistentEpoch: 0,
   stateEpoch: 0,
   held: false,
+  verify: null,
+  farReads: 1,
   counters: { rawBytes: 0, foldedBytes: 0, identicalBytes: 0, compressedBytes: 0, sentBytes: 0 },
 }
 
@@ -145,6 +160,11 @@ export function nextJournalLsn(position: StreamPosition, segmentBytes: number): 
 /** Regions are caught up, and the epoch that ends it is not cut. */
 export function isCatchingUp({ catchUp }: Pick<StreamPosition, 'catchUp'>): boolean {
   return catchUp !== null && catchUp.untilEpoch === 0
+}
+
+/** What is copied now is sent whatever the far side was sent before. */
+export function isAfresh({ catchUp }: Pick<StreamPosition, 'catchUp'>): boolean {
+  return isCatchingUp({ catchUp }) && catchUp?.afresh === true
 }
 
 /** The far side keeps the epochs of a catch-up until it has the one that ends it. */

@@ -2,6 +2,7 @@ import { formatBytes } from '../block/size.js'
 import { copyProgress } from './copy-planner.js'
 import type { StreamHealth } from './stream-health.js'
 import type { StreamDefinition, StreamPosition } from './stream-state.js'
+import { isVerifying, type VerifyOutcome, type VerifyPosition } from './verify-state.js'
 
 export type SourceStreamState =
   | 'new'
@@ -25,6 +26,49 @@ export interface StreamFacts {
   readonly waitingBytes: number
   /** Regions that are sent again, or will be. */
   readonly catchUp: { readonly reason: string; readonly doneBytes: number; readonly totalBytes: number } | null
+}
+
+/** A comparison of both sides, as an operator sees it. */
+export interface VerifyStatus {
+  readonly state: 'comparing' | 'repairing' | VerifyOutcome
+  /** Why it waits, or how it ended; may be empty. */
+  readonly reason: string
+  readonly repair: boolean
+  /** What the destination has compared, and what there is. */
+  readonly doneBytes: number
+  readonly totalBytes: number
+  /** Found the first time it was compared, and where: at most 256 ranges, with what lies between where there are more. */
+  readonly mismatchedBytes: number
+  readonly mismatches: readonly { readonly volume: string; readonly offset: number; readonly lengthBytes: number }[]
+  /** Written by hosts whenever it was read: not compared. */
+  readonly busyBytes: number
+}
+
+/** @param now the state of the stream */
+export function describeVerify(
+  verify: VerifyPosition | null,
+  { volumes }: StreamDefinition,
+  now: SourceStreamState,
+): VerifyStatus | null {
+  if (!verify) return null
+  const { phase, outcome, repair, totalBytes, busyBytes } = verify
+  const known = verify.first ?? verify.found
+  const waits =
+    isVerifying(verify) && now !== 'replicating' && now !== 'catching-up' ? `waits: the stream is ${now}` : ''
+  return {
+    state: outcome ?? (phase === 'repairing' || verify.repairs > 0 ? 'repairing' : 'comparing'),
+    reason: verify.reason || waits,
+    repair,
+    doneBytes: Math.min(known?.comparedBytes ?? 0, totalBytes),
+    totalBytes,
+    mismatchedBytes: known?.differingBytes ?? 0,
+    mismatches: (known?.differing ?? []).map(({ volume, offset, lengthBytes }) => ({
+      volume: volumes.find(({ index }) => index === volume)?.name ?? String(volume),
+      offset,
+      lengthBytes,
+    })),
+    busyBytes,
+  }
 }
 
 /** The state an operator sees, and why: the gravest thing first. */

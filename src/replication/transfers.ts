@@ -24,6 +24,7 @@ export interface TransfersOptions {
 /** Sends what is in the source buffer and listens for acknowledgements, whether or not anything is recorded. */
 export class Transfers {
   readonly sender: Sender
+  readonly acknowledgements: AcknowledgementReader
   readonly loops: readonly Loop[]
 
   constructor(options: TransfersOptions) {
@@ -43,6 +44,7 @@ export class Transfers {
         if (released) onChange()
         return released
       },
+      onComparison: (now, before) => health.noteComparison(now, before, options.definition.volumes),
       onReport: (farState, reason) => health.noteFarSide(farState, reason),
       onLostThere: (epoch) => health.noteFarSide('stalled', lostThere(epoch, options.definition.name)),
       onWanted: (places) => this.sender.again(places),
@@ -58,6 +60,7 @@ export class Transfers {
       onLink: (error) => health.noteSending(error),
       onSent: () => acknowledgements.expect(),
     })
+    this.acknowledgements = acknowledgements
     this.loops = [this.sender, acknowledgements]
   }
 }

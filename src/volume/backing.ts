@@ -54,6 +54,11 @@ export class Backing {
     this.#try('zero', () => fileCalls.punchHole(this.#fd, offset, lengthBytes))
   }
 
+  /** What is read next comes from the disk, not from the page cache, as far as it was synced. */
+  dropCache(): void {
+    this.#try('drop what is cached', () => fileCalls.dropCache(this.#fd))
+  }
+
   sync(): void {
     this.#try('sync', () => fdatasyncSync(this.#fd))
   }

@@ -13,6 +13,7 @@ import type {
   PoolView,
   SnapshotView,
   StreamView,
+  VerifyView,
   VolumeView,
 } from '../../src/api/agent-operations.js'
 import type { ApiLog } from '../../src/api/server.js'
@@ -284,6 +285,11 @@ export class FakeOperations implements AgentOperations {
     return { ...view, buffer: { ...view.buffer, directory: directory ?? view.buffer.directory } }
   }
 
+  async streamVerify(name: string, repair: boolean | null): Promise<StreamView> {
+    this.#called('streamVerify', name, repair)
+    return streamView(name, { verify: verifyView(repair === null ? 'aborted' : 'comparing') })
+  }
+
   async streamPause(name: string): Promise<StreamView> {
     this.#called('streamPause', name)
     return streamView(name, { state: 'paused', reason: 'by an operator' })
@@ -403,6 +409,13 @@ export function checkView(pool: string): PoolCheckView {
   }
 }
 
+export function verifyView(state: VerifyView['state']): VerifyView {
+  return {
+    ...{ state, reason: '', repair: true, doneBytes: 1024 ** 2, totalBytes: 4 * 1024 ** 2, busyBytes: 0 },
+    ...{ mismatchedBytes: 65_536, mismatches: [{ volume: 'db', offset: 131_072, lengthBytes: 65_536 }] },
+  }
+}
+
 export function streamView(name: string, over: Partial<StreamView> = {}): StreamView {
   return {
     name,
@@ -420,6 +433,7 @@ export function streamView(name: string, over: Partial<StreamView> = {}): Stream
     generation: 1,
     initialize: null,
     catchUp: null,
+    verify: null,
     caughtUpInSeconds: 90,
     policy: 'degrade',
     waitMs: 30_000,

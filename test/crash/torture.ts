@@ -44,6 +44,11 @@ const proofs: readonly Proof[] = [
     ...{ rounds: 7, unit: 'kills', environment: { TORTURE_ROUNDS: '1' } },
   },
   {
+    name: 'verify',
+    command: () => test('crash/verify'),
+    ...{ rounds: 10, unit: 'faults', environment: { TORTURE_ROUNDS: '1' } },
+  },
+  {
     name: 'power-cut',
     command: (seed) => [
       ...ownNamespace,

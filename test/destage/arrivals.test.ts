@@ -19,6 +19,7 @@ import { join } from 'node:path'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import t, { type Test } from 'tap'
 import { MiB } from '../../src/block/units.js'
+import { PART_VERSION } from '../../src/replication-file/part-header.js'
 import { newSeed, Random } from '../pool/model/random.js'
 import { InboundRig, type MadeEpoch } from './inbound-rig.js'
 
@@ -242,7 +243,7 @@ t.test('a file said to be of a newer agent stops nothing when it is forged, also
   const epochs = rig.chain(3)
   const [one, two, three] = epochs as [MadeEpoch, MadeEpoch, MadeEpoch]
   const newer = Buffer.from(two.bytes)
-  newer.writeUInt16LE(2, 4)
+  newer.writeUInt16LE(PART_VERSION + 1, 4)
   rig.start()
   rig.deliver(one.name, one.bytes)
   rig.deliver(two.name, newer)

@@ -102,6 +102,8 @@ export class InboundRig {
       secret?: Buffer
       header?: Partial<PartHeader>
       payload?: Buffer
+      /** Behind the write. */
+      records?: readonly PartRecord[]
     } = {},
   ): MadeEpoch {
     const generation = more.generation ?? 1
@@ -110,6 +112,7 @@ export class InboundRig {
     const records: PartRecord[] = [
       { ...stamp, kind: 'write', offset: more.offset ?? 0, lengthBytes: payload.length, payload },
     ]
+    records.push(...(more.records ?? []))
     if (number === 1) {
       records.unshift({ kind: 'volume', volume: volumeIndex(0), stream: 'st', name: 'v', sizeBytes: volumeBytes })
     }

@@ -94,3 +94,15 @@ t.test('received is what is here whole and without a gap, of the generation that
   t.equal(receivedUpTo(at, [held(5, 0, 1, more), held(6, 1, 2, more), held(6, 0, 2, more)]), 6)
   t.equal(receivedUpTo(at, [held(5), held(6)]), 4, 'of another generation')
 })
+
+t.test(
+  'an epoch with digests is the last of its batch, so that no attempt leaves what is later in the images',
+  async (t) => {
+    const at = { generation: 1, appliedEpoch: 4, consistent: true }
+    const digests = { hasDigests: true }
+    const all = [held(5), held(6, 0, 2), held(6, 1, 2, digests), held(7), held(8, 0, 1, digests), held(9)]
+    t.same(applied(planSequence(at, all, limits)), [5, 6])
+    t.same(applied(planSequence({ ...at, appliedEpoch: 6 }, all.slice(3), limits)), [7, 8])
+    t.same(applied(planSequence({ ...at, appliedEpoch: 8 }, all.slice(5), limits)), [9])
+  },
+)

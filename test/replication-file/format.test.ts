@@ -3,6 +3,7 @@ import path from 'node:path'
 import t from 'tap'
 import { ALGORITHM, section, TAG_BYTES } from '../../src/replication-file/aead.js'
 import { decodePart } from '../../src/replication-file/decode-part.js'
+import { encodePart } from '../../src/replication-file/encode-part.js'
 import { formatInspected, inspectPart } from '../../src/replication-file/inspect-part.js'
 import { keyId } from '../../src/replication-file/keys.js'
 import * as limits from '../../src/replication-file/limits.js'
@@ -12,9 +13,16 @@ import {
   PART_MAGIC,
   PART_VERSION,
   partHeaderLayout,
+  peekHeader,
 } from '../../src/replication-file/part-header.js'
 import { FRAME_ENTRY_BYTES, RECORD_ENTRY_BYTES, recordType } from '../../src/replication-file/part-index.js'
-import { codeOf, sampleHeader, sampleRecords, streamSecret } from './samples.js'
+import {
+  RANGE_BLOCK_BYTES,
+  RANGE_DIGEST_BYTES,
+  RANGE_HEADER_BYTES,
+  RANGE_SALT_BYTES,
+} from '../../src/replication-file/range-digest.js'
+import { codeOf, digestRecords, sampleHeader, sampleRecords, streamSecret } from './samples.js'
 
 /** The tests run compiled, in dist/; the repository is where package.json lies. */
 const root = findRoot(import.meta.dirname)
@@ -49,7 +57,7 @@ t.test('the header table is the code', async (t) => {
   const header = table('## Header')
   t.strictSame(places(header), partHeaderLayout)
   t.equal(header.magic?.meaning, `\`${PART_MAGIC}\``)
-  t.equal(header.version?.meaning, String(PART_VERSION))
+  t.equal(header.version?.meaning, `1; ${PART_VERSION} when a record is a DIGEST`)
   t.equal(header.headerLength?.meaning, String(PART_HEADER_BYTES))
   t.match(header.algorithm?.meaning, new RegExp(`^${ALGORITHM}:`))
   t.match(header.recordCount?.meaning, limits.PART_RECORD_LIMIT.toLocaleString('en-US'))
@@ -86,6 +94,34 @@ t.test('a file of format 1 reads as it always did', async (t) => {
   t.match(header, sampleHeader)
   t.equal(tag.toString('hex'), golden.subarray(-16).toString('hex'))
   t.equal(keyId(streamSecret).toString('hex'), header.keyId.toString('hex'))
+})
+
+t.test('a file of format 2 reads as it always did', async (t) => {
+  const file = readFileSync(path.join(root, 'test/fixtures/replication-file/part-v2.tmr'))
+  const { header, records } = decodePart(file, streamSecret, { expected: sampleHeader })
+  t.strictSame(records, digestRecords)
+  t.match(header, { ...sampleHeader, version: 2 })
+  const items = [...inspectPart(file, streamSecret)].slice(-2)
+  t.match(items, [
+    { type: 'digest', volume: 0, offset: 65_536, lengthBytes: 66_048, run: 7, holds: '2 digests' },
+    { type: 'digest', volume: 2, holds: 'zeros' },
+  ])
+})
+
+t.test('what has no digests is still written as format 1, which every agent reads', async (t) => {
+  const versionOf = (records: typeof sampleRecords) =>
+    peekHeader(Buffer.concat(encodePart(sampleHeader, records, streamSecret).bytes)).version
+  t.equal(versionOf(sampleRecords), 1)
+  t.equal(versionOf(digestRecords), 2)
+})
+
+t.test('the table of the digest payload is the code', async (t) => {
+  const rows = table('### Digest payload')
+  t.equal(rows.digests, undefined, 'their number is not fixed')
+  t.equal(rows.salt!.offset + rows.salt!.size, RANGE_HEADER_BYTES)
+  t.equal(rows.salt!.size, RANGE_SALT_BYTES)
+  t.match(document, `| ${RANGE_HEADER_BYTES} | ${RANGE_DIGEST_BYTES} * blocks | digests |`)
+  t.match(rows.blockBytes!.meaning, RANGE_BLOCK_BYTES.toLocaleString('en-US'))
 })
 
 t.test('inspect shows the header without a key, and says what that is worth', async (t) => {

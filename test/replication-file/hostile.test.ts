@@ -13,6 +13,7 @@ import {
   writeHeader,
 } from '../../src/replication-file/part-header.js'
 import { writeIndex } from '../../src/replication-file/part-index.js'
+import { writeRangeDigest } from '../../src/replication-file/range-digest.js'
 import { codeOf, pairingSecret, randomWrite, sampleHeader, sampleRecords, streamSecret, write } from './samples.js'
 
 const sample = Buffer.concat(encodePart(sampleHeader, sampleRecords, streamSecret).bytes)
@@ -152,9 +153,47 @@ t.test('no algorithm but the one is taken, sealed or not', async (t) => {
   }
 })
 
+t.test('a digest that is none, or one in a file of format 1, is refused', async (t) => {
+  const sound = writeRangeDigest({ lengthBytes: 65_536, run: 1, salt: Buffer.alloc(16), digests: Buffer.alloc(16) })
+  const payload = Buffer.concat([sound, Buffer.alloc(4096 - sound.length)])
+  const damage: Record<string, (payload: Buffer) => void> = {
+    'as it is: more digests than blocks': () => undefined,
+    'run 0': (bytes) => bytes.writeUInt32LE(0, 8),
+    'other blocks': (bytes) => bytes.writeUInt32LE(4096, 12),
+    'zeros with digests': (bytes) => bytes.writeUInt32LE(0, 12),
+    'length 0': (bytes) => bytes.writeBigUInt64LE(0n, 0),
+    'length 2^60': (bytes) => bytes.writeBigUInt64LE(2n ** 60n, 0),
+    'half a sector': (bytes) => bytes.writeBigUInt64LE(254n * 65_536n - 256n, 0),
+  }
+  const change = (index: Buffer) => {
+    index.writeUInt8(6, 12)
+    index.fill(0, 12 + 24, 12 + 40)
+  }
+  const right = Buffer.from(payload)
+  right.writeBigUInt64LE(254n * 65_536n, 0)
+  t.equal(
+    codeOf(() => decode(forge({ payload: right, change, header: { version: 2 } }))),
+    'nothing thrown',
+  )
+  t.equal(
+    codeOf(() => decode(forge({ payload: right, change }))),
+    'PART_DAMAGED',
+    'format 1',
+  )
+  for (const [name, spoil] of Object.entries(damage)) {
+    const bytes = Buffer.from(name === 'half a sector' ? right : payload)
+    spoil(bytes)
+    t.equal(
+      codeOf(() => decode(forge({ payload: bytes, change, header: { version: 2 } }))),
+      'PART_DAMAGED',
+      name,
+    )
+  }
+})
+
 t.test('a newer format is kept for a newer agent', async (t) => {
   t.equal(
-    codeOf(() => decode(forge({ header: { version: 2 } }))),
+    codeOf(() => decode(forge({ header: { version: 3 } }))),
     'FORMAT_TOO_NEW',
   )
   t.equal(
@@ -311,6 +350,8 @@ t.test('whatever is sealed or not, only a StorageError is thrown (fuzz)', async 
 })
 
 interface Forgery {
+  /** 4 KiB. */
+  readonly payload?: Buffer
   readonly header?: Partial<Record<keyof PartHeaderLayout, number | bigint>> | undefined
   readonly changeHeader?: (header: Buffer) => void
   readonly frames?: Buffer[]
@@ -321,7 +362,7 @@ interface Forgery {
 
 /** What a peer who has the key, and no scruples, could seal: one write of 4 KiB, changed at will. */
 function forge(forgery: Forgery): Buffer {
-  const payload = Buffer.alloc(4096, 0x77)
+  const payload = forgery.payload ?? Buffer.alloc(4096, 0x77)
   const frames = forgery.frames ?? [payload]
   const rawLength = forgery.frame?.rawLength ?? 4096
   const entries = frames.map(({ length }) => ({ encoding: forgery.frames ? 1 : 0, storedLength: length, rawLength }))
@@ -329,6 +370,7 @@ function forge(forgery: Forgery): Buffer {
   const index = forgery.index ?? writeIndex(entries, records, [payload])
   forgery.change?.(index)
   const header = writeHeader(sampleHeader, {
+    version: 1,
     writerVersion: 1,
     indexEncoding: 0,
     keyId: keyId(streamSecret),

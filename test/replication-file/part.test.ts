@@ -36,6 +36,17 @@ const record: fc.Arbitrary<PartRecord> = fc.oneof(
     timeNs: u64,
     payload: fc.uint8Array({ maxLength: 300 }).map((bytes) => Buffer.from(bytes)),
   }),
+  fc.tuple(fc.integer({ min: 1, max: 600 }), fc.boolean()).chain(([sectors, isZero]) =>
+    fc.record({
+      kind: fc.constant('digest' as const),
+      volume,
+      offset: fc.integer({ min: 0, max: 2 ** 43 }).map((sector) => sector * 512),
+      lengthBytes: fc.constant(sectors * 512),
+      run: fc.integer({ min: 1, max: 0xffff_ffff }),
+      salt: fc.constant(randomBytes(16)),
+      digests: fc.constant(isZero ? Buffer.alloc(0) : randomBytes(16 * Math.ceil(sectors / 128))),
+    }),
+  ),
   fc.record({
     kind: fc.constant('volume' as const),
     volume,

@@ -40,6 +40,19 @@ export const sampleRecords: readonly PartRecord[] = [
   { kind: 'marker', lsn: lsn(5824n), timeNs, payload: Buffer.from('{"name":"nightly"}') },
 ]
 
+/** What version 2 brought: digests of a whole block and a piece of one, and a range of zeros. */
+export const digestRecords: readonly PartRecord[] = [
+  ...sampleRecords.slice(0, 3),
+  {
+    ...{ kind: 'digest', volume: volumeIndex(0), offset: 65_536, lengthBytes: 65_536 + 512, run: 7 },
+    ...{ salt: Buffer.alloc(16, 0xc3), digests: Buffer.from(Array.from({ length: 32 }, (_, at) => at * 5)) },
+  },
+  {
+    ...{ kind: 'digest', volume: volumeIndex(2), offset: 2 ** 40, lengthBytes: 2 ** 30, run: 7 },
+    ...{ salt: Buffer.alloc(16, 0xc3), digests: Buffer.alloc(0) },
+  },
+]
+
 export function write(offset: number, payload: Buffer, at = 4096n): PartRecord {
   return { kind: 'write', volume: volumeIndex(0), offset, lengthBytes: payload.length, lsn: lsn(at), timeNs, payload }
 }

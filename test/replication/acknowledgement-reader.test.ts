@@ -4,7 +4,13 @@ import t, { type Test } from 'tap'
 import type { StorageError } from '../../src/block/storage-error.js'
 import { AcknowledgementReader } from '../../src/replication/acknowledgement-reader.js'
 import { StreamState } from '../../src/replication/stream-state.js'
-import { type Acknowledgement, sealAcknowledgement } from '../../src/replication-file/acknowledgement.js'
+import { beginVerify } from '../../src/replication/verify-state.js'
+import {
+  type Acknowledgement,
+  type Comparison,
+  DIFFERING_LIMIT,
+  sealAcknowledgement,
+} from '../../src/replication-file/acknowledgement.js'
 import type { Transport } from '../../src/transport/transport.js'
 import { MemoryStore } from '../fixtures/memory-store.js'
 
@@ -19,6 +25,7 @@ class Rig {
   reports = 0
   applied = 0
   readonly lost: number[] = []
+  readonly compared: number[] = []
   reads = 0
   bytes: Buffer | undefined
   readonly #stop = new AbortController()
@@ -37,6 +44,7 @@ class Rig {
       transport: { read, list: async () => [] } as Partial<Transport> as Transport,
       onApplied: async () => void this.applied++,
       onReceived: async () => false,
+      onComparison: (now) => void this.compared.push(now.comparedBytes),
       onReport: () => void this.reports++,
       onLostThere: (epoch) => void this.lost.push(epoch),
       onWanted: (places) => void this.wanted.push(...places.map(({ epoch }) => epoch)),
@@ -56,6 +64,10 @@ class Rig {
       await rig.#running
     })
     return rig
+  }
+
+  ask(limitMs: number): Promise<boolean> {
+    return this.#reader.ask(limitMs)
   }
 
   /** The destination, or somebody else, puts these bytes there; resolves when they were read and considered. */
@@ -163,3 +175,46 @@ t.test('a message that is sealed and makes no sense is refused', async (t) => {
   t.ok(rig.bad.every(({ code }) => code === 'BAD_ACKNOWLEDGEMENT'))
   t.ok(rig.bad.length >= nonsense.length)
 })
+
+t.test(
+  'what the destination found is recorded with what it applied, said when it has grown, and nonsense is refused',
+  async (t) => {
+    const rig = await Rig.start(t)
+    const verify = beginVerify(null, true, Buffer.alloc(16), 1000)
+    await rig.state.move({ verify })
+    const differing = [{ volume: 0, offset: 65_536, lengthBytes: 65_536 }]
+    const comparison = { run: 1, comparedBytes: 131_072, differingBytes: 65_536, differing }
+    const bad: unknown[] = [
+      { ...comparison, differing: Array.from({ length: DIFFERING_LIMIT + 1 }, () => differing[0]) },
+      { ...comparison, differing: [{ volume: 0, offset: -1, lengthBytes: 1 }] },
+      { ...comparison, differing: [null] },
+      { ...comparison, comparedBytes: 2 ** 60 },
+      { ...comparison, run: '1' },
+      7,
+    ]
+    for (const one of bad) await rig.put(sealed({ comparison: one as Comparison }))
+    t.match(rig.state.position, { appliedEpoch: 2, verify: { found: null } })
+    t.ok(rig.bad.length >= bad.length)
+    await rig.put(sealed({ comparison: { ...comparison, run: 2 } }))
+    t.match(rig.state.position.verify, { found: null }, 'of another run')
+    await rig.put(sealed({ sequence: 7, comparison }))
+    await rig.put(sealed({ sequence: 8, comparison }))
+    t.same(rig.state.position.verify?.found, comparison)
+    t.same(rig.compared, [131_072], 'said once')
+  },
+)
+
+t.test(
+  'what the destination can read is known as soon as it is asked for, also when nothing is under way',
+  async (t) => {
+    const rig = await Rig.start(t)
+    await rig.state.move({ appliedEpoch: 10 })
+    t.equal(rig.state.position.farReads, 1)
+    rig.bytes = sealed({ sequence: 5, appliedEpoch: 10, reads: 2 })
+    t.ok(await rig.ask(5_000))
+    t.equal(rig.state.position.farReads, 2, 'also of one that was read before')
+    rig.bytes = sealed({ sequence: 6, appliedEpoch: 10 })
+    t.ok(await rig.ask(5_000))
+    t.equal(rig.state.position.farReads, 1, 'put back to an older agent')
+  },
+)

@@ -39,6 +39,8 @@ class Packer {
       identicalBytes: 0,
       compressedBytes: 0,
       oldestMs: 0,
+      digestedBytes: 0,
+      busy: [],
     } satisfies PackResult
   }
 }
@@ -85,6 +87,7 @@ async function initializing(t: Tap, pieces: number, bufferLimitBytes = 1e6) {
     volumes: { copySources: () => [] } as unknown as RecordedVolumes,
     catchUp: catchUp as unknown as CatchUp,
     packer: packer as unknown as WorkerCalls,
+    verify: { isDue: false, isWanted: () => false, digests: async () => null, step: async () => undefined },
     pause: new Pause(),
     onCut: () => undefined,
     onBufferFull: () => undefined,

@@ -1,7 +1,8 @@
 import type { StreamView } from '../../api/agent-operations.js'
 import type { Command, Context, Option, Typed } from '../command.js'
+import { CommandFailure } from '../failure.js'
 import { age, bytes, facts, percent, table } from '../text.js'
-import { waitForEpoch, waitForInitialize } from '../wait.js'
+import { waitForEpoch, waitForInitialize, waitForVerify } from '../wait.js'
 
 const post = ({ agent }: Context, typed: Typed, action: string) =>
   agent.call<StreamView>({ method: 'POST', path: ['streams', typed.argument('NAME'), action] })
@@ -107,6 +108,19 @@ export const streamCommands: Command[] = [
     },
   },
   {
+    name: 'stream verify',
+    arguments: ['NAME'],
+    options: [
+      { flags: '--no-repair', summary: 'only report what differs' },
+      { flags: '--abort', summary: 'end the comparison that goes on' },
+      { flags: '--wait', summary: 'return when all is compared, and what differed is sent again' },
+    ],
+    usage: 'NAME [--no-repair] [--abort] [--wait]',
+    summary: 'Compare the copy at the destination with the volumes, in use, and send again what differs.',
+    example: 'tidemark stream verify gold --wait',
+    run: verifyStream,
+  },
+  {
     name: 'stream set',
     arguments: ['NAME'],
     options: [policyOption, waitOption],
@@ -161,6 +175,51 @@ export const streamCommands: Command[] = [
     },
   },
 ]
+
+async function verifyStream(context: Context, typed: Typed): Promise<void> {
+  const name = typed.argument('NAME')
+  if (typed.flag('abort')) {
+    const stream = await context.agent.call<StreamView>({ method: 'POST', path: ['streams', name, 'verify', 'abort'] })
+    context.terminal.result(stream, [`Stream ${name}: ${verifyText(stream)}`])
+    return
+  }
+  const path = ['streams', name, 'verify']
+  const begun = await context.agent.call<StreamView>({
+    method: 'POST',
+    path,
+    body: { repair: !typed.flag('no-repair') },
+  })
+  const stream = typed.flag('wait') ? await waitForVerify(context, begun) : begun
+  const mismatches = stream.verify?.mismatches ?? []
+  context.terminal.result(stream, [
+    ...mismatches.map(({ volume, offset, lengthBytes }) => `differed: ${volume}, ${lengthBytes} bytes at ${offset}`),
+    `Stream ${name}: ${verifyText(stream)}${typed.flag('wait') ? '' : `. Follow it: tidemark stream status ${name}`}`,
+  ])
+  if (typed.flag('wait')) refuseUnequal(stream)
+}
+
+function refuseUnequal({ name, verify }: StreamView): void {
+  if (verify?.state === 'equal' || verify?.state === 'repaired') return
+  throw new CommandFailure({
+    code: verify?.state === 'differs' ? 'FAR_SIDE_DIFFERS' : 'VERIFY_INCOMPLETE',
+    op: 'stream verify',
+    object: name,
+    message: `stream verify ${name}: ${verify?.state ?? 'it is gone'}${verify?.reason ? `, ${verify.reason}` : ''}`,
+    hint:
+      verify?.state === 'differs'
+        ? `Check the disks of both sides. To send again what differs: tidemark stream verify ${name}`
+        : `See tidemark stream status ${name} and tidemark events.`,
+  })
+}
+
+function verifyText({ verify }: StreamView): string {
+  if (!verify) return 'never compared'
+  const { state, reason, doneBytes, totalBytes, mismatchedBytes, busyBytes } = verify
+  const done = `${bytes(doneBytes)} of ${bytes(totalBytes)} compared (${percent(doneBytes, totalBytes)})`
+  const differed = mismatchedBytes > 0 ? `, ${bytes(mismatchedBytes)} differed` : ''
+  const busy = busyBytes > 0 ? `, ${bytes(busyBytes)} always being written and not compared` : ''
+  return `${state}: ${done}${differed}${busy}${reason ? `; ${reason}` : ''}`
+}
 
 function policyText({ policy, waitMs }: StreamView): string {
   return policy === 'strict' ? `strict: when the journal is full writes wait ${age(waitMs / 1000)}, then fail` : policy
@@ -233,6 +292,7 @@ function streamFacts(stream: StreamView): string[] {
     ['Caught up', caughtUp(stream)],
     ['Source buffer', bufferFacts(stream)],
     ...moveFacts(stream),
+    ...(stream.verify ? [['Comparison', verifyText(stream)] as [string, string]] : []),
     ['Oldest unsent', age(stream.oldestUnsentSeconds)],
     ['Rate', `${bytes(stream.bytesPerSecond)}/s`],
     ['LSN', `journal ${lsn.journal}, sent ${lsn.sent}, applied ${lsn.applied}`],

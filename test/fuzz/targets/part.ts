@@ -6,10 +6,15 @@ import { decodePart } from '../../../src/replication-file/decode-part.js'
 import { encodePart, sealPart } from '../../../src/replication-file/encode-part.js'
 import { keyId } from '../../../src/replication-file/keys.js'
 import { shrink } from '../../../src/replication-file/lz4.js'
-import { PART_HEADER_BYTES, partHeaderLayout, writeHeader } from '../../../src/replication-file/part-header.js'
+import {
+  PART_HEADER_BYTES,
+  PART_VERSION,
+  partHeaderLayout,
+  writeHeader,
+} from '../../../src/replication-file/part-header.js'
 import { writeIndex } from '../../../src/replication-file/part-index.js'
 import { repositoryRoot } from '../../fixtures/paths.js'
-import { sampleHeader, sampleRecords, streamSecret, write } from '../../replication-file/samples.js'
+import { digestRecords, sampleHeader, sampleRecords, streamSecret, write } from '../../replication-file/samples.js'
 import type { FuzzTarget, OpenTarget } from '../target.js'
 
 /**
@@ -20,6 +25,7 @@ import type { FuzzTarget, OpenTarget } from '../target.js'
 export const part: OpenTarget = (): FuzzTarget => ({
   seeds: () => [
     Buffer.concat([Buffer.of(0), ...encodePart(sampleHeader, sampleRecords, streamSecret).bytes]),
+    Buffer.concat([Buffer.of(0), ...encodePart(sampleHeader, digestRecords, streamSecret).bytes]),
     Buffer.concat([Buffer.of(0), readFileSync(join(repositoryRoot, 'test/fixtures/replication-file/part-v1.tmr'))]),
     clear([Buffer.alloc(4096, 7)], false),
     clear([Buffer.alloc(4096, 7)], true),
@@ -31,6 +37,7 @@ export const part: OpenTarget = (): FuzzTarget => ({
     const bytes = (input[0] ?? 0) === 0 ? input.subarray(1) : sealed(input)
     const { header, records } = decodePart(bytes, streamSecret)
     assert.equal(records.length, header.recordCount)
+    assert(header.version > 1 || records.every(({ kind }) => kind !== 'digest'))
     const rawBytes = records.reduce((sum, record) => sum + ('payload' in record ? record.payload.length : 0), 0)
     assert(rawBytes <= header.rawLength)
   },
@@ -44,7 +51,7 @@ function clear(payloads: readonly Buffer[], compress: boolean): Buffer {
   }))
   const index = writeIndex(entries, records, payloads)
   const header = writeHeader(sampleHeader, {
-    ...{ writerVersion: 1, indexEncoding: 0, keyId: keyId(streamSecret) },
+    ...{ version: PART_VERSION, writerVersion: 1, indexEncoding: 0, keyId: keyId(streamSecret) },
     ...{ recordCount: records.length, frameCount: frames.length },
     rawLength: payloads.reduce((sum, { length }) => sum + length, 0),
     dataLength: frames.reduce((sum, { stored }) => sum + stored.length, 0),
