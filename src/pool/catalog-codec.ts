@@ -112,7 +112,8 @@ export function decodeCatalog(bytes: Buffer, poolId: Buffer): CatalogImage | 'ne
     }
     const catalog = parseCatalog(bytes.toString('utf8', CATALOG_HEADER_BYTES, textEnd))
     const holes = decodeHoles(bytes.subarray(directoryEnd))
-    return { poolId, sequence: readLong(bytes, f.sequence.offset), catalog, holes, directory }
+    const sequence = count(readLong(bytes, f.sequence.offset))
+    return { poolId, sequence, catalog, holes, directory }
   } catch (error) {
     if (error instanceof MalformedCatalog || error instanceof SyntaxError) return undefined
     throw error
