@@ -1,8 +1,10 @@
 import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import { rm } from 'node:fs/promises'
+import { rm, statfs } from 'node:fs/promises'
 import { makeFolder } from '../block/durable-file.js'
+import { formatBytes } from '../block/size.js'
 import type { StateStore } from '../block/state-store.js'
+import { StorageError } from '../block/storage-error.js'
 import { type Lsn, lsn } from '../block/units.js'
 import type { WorkerCalls } from '../block/worker-calls.js'
 import type { Intercept, JournalCounters, JournalEvent, NativeJournal } from '../intercept/addon.js'
@@ -70,10 +72,12 @@ export class StreamJournal {
   /**
    * A new, empty journal in place of whatever the folder held.
    * @param startLsn a multiple of the size of a segment: beyond every LSN of the one before, when the stream goes on
+   * @throws StorageError JOURNAL_NO_SPACE
    */
   static async create(options: StreamJournalOptions, startLsn: Lsn = lsn(0n)): Promise<StreamJournal> {
     await rm(options.directory, { recursive: true, force: true })
     await makeFolder(options.directory)
+    await mustHaveRoom(options)
     const state: JournalState = {
       journalId: randomBytes(16).toString('hex'),
       segmentBytes: options.segmentBytes,
@@ -217,4 +221,16 @@ function stateKey(stream: string): string {
 /** Changes with every start of the machine. Source: Linux, random(4), /proc/sys/kernel/random/boot_id. */
 function currentBootId(): string {
   return readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim()
+}
+
+/** The first segment is made with the first record: by then it is too late to say no. @throws StorageError */
+async function mustHaveRoom({ directory, segmentBytes }: StreamJournalOptions): Promise<void> {
+  const { bavail, bsize } = await statfs(directory)
+  if (bavail * bsize >= segmentBytes) return
+  throw new StorageError('JOURNAL_NO_SPACE', {
+    op: 'journal create',
+    object: directory,
+    retry: 'later',
+    hint: `Its file system has ${formatBytes(bavail * bsize)} left, and a segment takes ${formatBytes(segmentBytes)}. Free space there.`,
+  })
 }

@@ -254,7 +254,7 @@ t.test('an agent with no room for its journal refuses the stream and keeps servi
   const create = await agent.run('stream', 'create', 'cramped', '--volume', 'cramped', '--destination', 'far')
   const initialize = create.code === 0 ? await agent.run('stream', 'initialize', 'cramped', '--wait') : create
   t.equal(initialize.code, 1)
-  t.ok(initialize.errorCode, initialize.stderr)
+  t.equal(initialize.errorCode, 'JOURNAL_NO_SPACE', initialize.stderr)
   const run = await stampWrite(device, image('cramped.log'), { writes: 100 })
   t.equal(run.errno, 0, 'its host writes on')
 })

@@ -2,7 +2,7 @@
 import { join } from 'node:path'
 import t from 'tap'
 import type { StreamView, VolumeView } from '../../src/api/agent-operations.js'
-import { flush, mirror } from '../fixtures/agent.js'
+import { delay, flush, mirror } from '../fixtures/agent.js'
 import { command, difference, farPath } from '../fixtures/sites.js'
 import { stampClock, stampVerify, startStamp } from '../fixtures/stamp.js'
 import { farVolume, thinVolume, twoThinSites, withSnapshot } from '../fixtures/thin-sites.js'
@@ -17,6 +17,8 @@ t.test('a snapshot there, taken under load, is a moment of the source; the live 
   const writer = startStamp(device, log, { threads: 4, sizes: '512-65536', rate: 250, seconds: 600, seed: 7 })
   t.teardown(() => writer.stop().catch(() => undefined))
   const far = await farVolume(sites, 'thin-stamped')
+  // Its first write waits for a journal.
+  while (stampClock(log) < 20) await delay(20)
   let last = 0
   for (let round = 0; round < 4; round++) {
     const before = stampClock(log)
