@@ -4,6 +4,7 @@ import { eachOf } from '../block/each.js'
 import type { ReportEvent } from '../block/event-log.js'
 import { StorageError } from '../block/storage-error.js'
 import type { Intercept, KeeperEvent } from '../intercept/addon.js'
+import { removeStaleLink } from '../volume/device-link.js'
 import { servedFolder } from '../volume/front-end.js'
 import type { Streams } from './streams.js'
 import type { Volumes } from './volumes.js'
@@ -56,15 +57,16 @@ export async function settleTakenBack(
       report({ severity: 'warning', code: 'HOST_WAITS', object: name, text })
       continue
     }
-    await intercept.giveUpKept(file).catch((error) => {
-      report({ severity: 'warning', code: 'LEFTOVER_KEPT', object: name, text: textOf(error) })
-    })
+    await intercept
+      .giveUpKept(file)
+      .then(() => removeStaleLink(name))
+      .catch((error) => report({ severity: 'warning', code: 'LEFTOVER_KEPT', object: name, text: textOf(error) }))
   }
 }
 
 /**
- * Take away what an earlier agent of this state left behind when it died: dead devices, of volumes too that are gone or in
- * other hands by now. Not what was taken back.
+ * Take away what an earlier agent of this state left behind when it died: dead devices and their links, of volumes too
+ * that are gone or in other hands by now. Not what was taken back.
  */
 export async function releaseLeftovers(
   runDirectory: string,
@@ -74,9 +76,10 @@ export async function releaseLeftovers(
   // Names alone: whoever looks at the files themselves asks front ends that are dead.
   for (const folder of [runDirectory, path.join(runDirectory, servedFolder)]) {
     for (const name of await readdir(folder).catch(() => [])) {
-      await intercept.releaseStale(path.join(folder, name)).catch((error) => {
-        report({ severity: 'warning', code: 'LEFTOVER_KEPT', object: name, text: textOf(error) })
-      })
+      await intercept
+        .releaseStale(path.join(folder, name))
+        .then(() => removeStaleLink(name))
+        .catch((error) => report({ severity: 'warning', code: 'LEFTOVER_KEPT', object: name, text: textOf(error) }))
     }
   }
 }

@@ -39,6 +39,15 @@ export async function removeLink(volume: string, device: string): Promise<void> 
   if ((await targetOf(link)) === device) await rm(link, { force: true })
 }
 
+/** Remove a link that a crash has left, unless its device has a volume of this name below it: it may be anybody's by now. */
+export async function removeStaleLink(volume: string): Promise<void> {
+  const link = deviceLink(volume)
+  const device = await targetOf(link)
+  if (device === undefined) return
+  const file = await backingFile(device)
+  if (file === undefined || path.basename(file) !== volume) await rm(link, { force: true })
+}
+
 async function targetOf(link: string): Promise<string | undefined> {
   try {
     return await readlink(link)
@@ -51,15 +60,18 @@ async function targetOf(link: string): Promise<string | undefined> {
 /**
  * Whether a loop device is that of a volume of this name: its file is the front end, named like the volume. A link left
  * by a crash may lead to a device that meanwhile serves something else, or to one that nobody serves any more.
- * Source: Linux, Documentation/ABI/testing/sysfs-block-loop.
  */
 async function serves(device: string, volume: string): Promise<boolean> {
+  const file = await backingFile(device)
+  return file !== undefined && path.basename(file) === volume && (await isAnswered(file))
+}
+
+/** Undefined: no file is below it. Source: Linux, Documentation/ABI/testing/sysfs-block-loop. */
+async function backingFile(device: string): Promise<string | undefined> {
   try {
-    const backing = await readFile(`/sys/block/${path.basename(device)}/loop/backing_file`, 'utf8')
-    const file = backing.trimEnd()
-    return path.basename(file) === volume && (await isAnswered(file))
+    return (await readFile(`/sys/block/${path.basename(device)}/loop/backing_file`, 'utf8')).trimEnd()
   } catch {
-    return false
+    return undefined
   }
 }
 

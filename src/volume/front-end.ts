@@ -274,8 +274,9 @@ export abstract class FrontEnd implements HostVolume {
     if (this.#device === null) return
     assert(this.#opened)
     await this.#opened.native.detach()
-    await rm(this.mountPoint, { force: true })
+    // The link first: when this is cut short, the mount point tells the next agent which link to look at.
     await removeLink(this.name, this.#device)
+    await rm(this.mountPoint, { force: true })
     this.#device = null
     this.#attachedReadOnly = false
   }
