@@ -45,32 +45,42 @@ async function smallJournal(t: Test, limit: string): Promise<{ agent: Agent; own
   return { agent, own }
 }
 
-/** Wait until the host of stream `busy` has written so many bytes more. */
+/** Wait until the host of stream `hard-busy` has written so many bytes more. */
 async function journaled(agent: Agent, bytes: number): Promise<void> {
-  const end = async () => Number((await agent.streamStatus('busy')).lsn.journal)
+  const end = async () => Number((await agent.streamStatus('hard-busy')).lsn.journal)
   const from = await end()
   await agent.until(end, (now) => now > from + bytes, 60_000)
 }
 
 t.test('a stream is removed and initialized again while a host keeps its journal full', async (t) => {
   const { agent, own } = await smallJournal(t, '8MiB')
-  const { device } = await agent.volume(own, 'busy', '256MiB')
+  const { device } = await agent.volume(own, 'hard-busy', '256MiB')
   const host = pour(device)
   t.teardown(() => host.stop())
   for (let round = 1; round <= 2; round++) {
-    await agent.cli('stream', 'create', 'busy', '--volume', 'busy', '--destination', 'far', '--epoch', '200ms')
-    await agent.cli('stream', 'initialize', 'busy')
+    await agent.cli(
+      'stream',
+      'create',
+      'hard-busy',
+      '--volume',
+      'hard-busy',
+      '--destination',
+      'far',
+      '--epoch',
+      '200ms',
+    )
+    await agent.cli('stream', 'initialize', 'hard-busy')
     // Many times what the journal has room for: it was full again and again.
     await journaled(agent, 32 * MiB)
-    await agent.cli('stream', 'initialize', 'busy')
+    await agent.cli('stream', 'initialize', 'hard-busy')
     await journaled(agent, 32 * MiB)
-    await agent.cli('stream', 'remove', 'busy')
+    await agent.cli('stream', 'remove', 'hard-busy')
     t.ok(host.running, 'the host has seen no error')
     t.equal((await agent.run('agent', 'show')).code, 0, 'the agent answers')
   }
   const pid = agent.pid
   await host.stop()
-  const { device: gone } = await agent.cli<{ device: string | null }>('volume', 'detach', 'busy')
+  const { device: gone } = await agent.cli<{ device: string | null }>('volume', 'detach', 'hard-busy')
   t.equal(gone, null)
   t.ok(agent.running && agent.pid === pid, 'the agent is the one that was started')
 })

@@ -9,11 +9,11 @@ const sites = await twoSites(t, 'folder')
 const { source, destination, folder } = sites
 
 t.test('inspect prints every record of a journal segment and of a sealed replication file', async (t) => {
-  const { device } = await source.volume(folder, 'v', '16MiB')
-  await mirror(source, 'v', ['v'])
-  await source.cli('stream', 'pause', 'v')
+  const { device } = await source.volume(folder, 'inspected', '16MiB')
+  await mirror(source, 'inspected', ['inspected'])
+  await source.cli('stream', 'pause', 'inspected')
   const { writes } = await stampWrite(device, join(folder, 'v.log'), { threads: 1, sizes: '4096', writes: 50, seed: 2 })
-  await source.cli('stream', 'flush', 'v')
+  await source.cli('stream', 'flush', 'inspected')
   const buffer = join(source.state, 'buffer', readdirSync(join(source.state, 'buffer'))[0]!)
   const parts = await source.until(
     async () => readdirSync(join(buffer, 'files')).filter((name) => name.endsWith('.tmr')),
@@ -35,8 +35,8 @@ t.test('inspect prints every record of a journal segment and of a sealed replica
   const stranger = await tidemark(['inspect', part, '--state', folder])
   t.equal(stranger.code, 0)
   t.match(stranger.stdout, /key/, 'and without a key it says so')
-  await source.cli('stream', 'resume', 'v')
-  await flush(source, 'v')
+  await source.cli('stream', 'resume', 'inspected')
+  await flush(source, 'inspected')
 })
 
 async function inspect(...parameters: string[]): Promise<Record<string, unknown>[]> {

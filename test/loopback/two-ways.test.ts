@@ -29,14 +29,14 @@ t.test('two agents are source and destination of each other at the same time', a
 t.test('an outage under load is absorbed: the host goes on, the lag is told, nothing is copied anew', async (t) => {
   const sites = await twoSites(t, 'folder')
   const { source, folder } = sites
-  const { device, path } = await source.volume(folder, 'v', '64MiB')
-  await mirror(source, 'v', ['v'], '200ms')
+  const { device, path } = await source.volume(folder, 'two-ways', '64MiB')
+  await mirror(source, 'two-ways', ['two-ways'], '200ms')
   const log = join(folder, 'v.log')
   const writer = startStamp(device, log, { threads: 2, sizes: '512-65536', rate: 300, seconds: 600, seed: 4 })
   await delay(1000)
   renameSync(join(folder, 'between'), join(folder, 'away'))
   const lagging = await source.until(
-    () => source.streamStatus('v'),
+    () => source.streamStatus('two-ways'),
     ({ state, oldestUnsentSeconds }) => state === 'waiting' && oldestUnsentSeconds > 10,
     60_000,
   )
@@ -45,13 +45,13 @@ t.test('an outage under load is absorbed: the host goes on, the lag is told, not
   t.match(await source.cli('destination', 'list'), [{ name: 'far', state: 'down', reason: /\S/ }])
   renameSync(join(folder, 'away'), join(folder, 'between'))
   await source.until(
-    () => source.streamStatus('v'),
+    () => source.streamStatus('two-ways'),
     ({ state, oldestUnsentSeconds }) => state === 'replicating' && oldestUnsentSeconds < 5,
     60_000,
   )
   t.equal((await writer.stop()).errno, 0, 'the host saw nothing of it')
-  await flush(source, 'v')
-  t.match(await source.streamStatus('v'), { generation: 1, waitingBytes: 0 })
-  t.equal(await difference(path, await farPath(sites, 'v')), '')
-  t.match(stampVerify(await farPath(sites, 'v'), log, { requireAll: true }), { ok: true })
+  await flush(source, 'two-ways')
+  t.match(await source.streamStatus('two-ways'), { generation: 1, waitingBytes: 0 })
+  t.equal(await difference(path, await farPath(sites, 'two-ways')), '')
+  t.match(stampVerify(await farPath(sites, 'two-ways'), log, { requireAll: true }), { ok: true })
 })

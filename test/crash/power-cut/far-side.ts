@@ -108,6 +108,13 @@ export class FarSide {
     return { tag, sectors }
   }
 
+  /** The epochs of a generation that were seen to be applied, for a message. */
+  known(generation: number): string {
+    const applied = this.epochs.filter((each) => each.generation === generation).map(({ epoch }) => epoch)
+    const given = [...this.#worker.files.keys()].filter((key) => key.startsWith(`${generation}/`))
+    return `applied ${applied.join(', ')}; given to be applied ${given.join(', ')}`
+  }
+
   async close(): Promise<void> {
     this.#stop.abort()
     await this.#running

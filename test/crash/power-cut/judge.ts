@@ -107,7 +107,10 @@ function judgeStream(
   const base = far.after(before.generation, before.cutEpoch, volumeBytes, (epoch) =>
     sent.get(epoch)?.map(({ file }) => readFileSync(file)),
   )
-  if (!base) wrong.push(`an epoch up to ${before.cutEpoch} is neither at the far side nor in the source buffer`)
+  if (!base)
+    wrong.push(
+      `of generation ${before.generation} an epoch up to ${before.cutEpoch} is neither at the far side (${far.known(before.generation)}) nor in the source buffer (${[...sent.keys()].join(', ')}); applied ${before.appliedEpoch}`,
+    )
   if (!base || !caughtUp) return wrong
   if (base.tag !== undefined && base.tag !== before.lastTag) wrong.push('the chain of tags does not go on')
   const { sectors } = base
