@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { sectorBytes } from '../../../src/block/units.js'
 import { WorkerCalls } from '../../../src/block/worker-calls.js'
-import type { ApplyJob } from '../../../src/destage/destage-job.js'
+import type { VerifyJob, VerifyResult } from '../../../src/destage/destage-job.js'
 import { ImageFolder } from '../../../src/destage/image-folder.js'
 import type { InboundPosition } from '../../../src/destage/inbound-state.js'
 import { InboundStream } from '../../../src/destage/inbound-stream.js'
@@ -26,21 +26,34 @@ export interface FarEpoch {
   readonly sectors: readonly Uint32Array[]
 }
 
-/** Remembers each file that is applied: between epochs that are applied at once there is nothing to look at. */
+/**
+ * Remembers each file that came in: between epochs that are applied at once there is nothing to look at, and what the source
+ * was told is here may never be applied, where a new generation takes its place first.
+ */
 class RememberingWorker extends WorkerCalls {
-  readonly files = new Map<string, Buffer[]>()
+  readonly #parts = new Map<string, { readonly partCount: number; readonly bytes: Map<number, Buffer> }>()
 
-  override call<T>(method: string, argument: unknown): Promise<T> {
-    if (method === 'apply') {
-      const { generation, firstEpoch, epochs } = argument as ApplyJob
-      for (const [at, files] of epochs.entries()) {
-        this.files.set(
-          `${generation}/${firstEpoch + at}`,
-          files.map((file) => readFileSync(file)),
-        )
-      }
+  override async call<T>(method: string, argument: unknown): Promise<T> {
+    const result = await super.call<T>(method, argument)
+    if (method === 'verify') {
+      const { generation, epoch, part, partCount } = result as VerifyResult
+      const key = `${generation}/${epoch}`
+      const known = this.#parts.get(key) ?? { partCount, bytes: new Map<number, Buffer>() }
+      this.#parts.set(key, known)
+      known.bytes.set(part, readFileSync((argument as VerifyJob).file))
     }
-    return super.call<T>(method, argument)
+    return result
+  }
+
+  /** Of a whole epoch, in order. */
+  files(generation: number, epoch: number): Buffer[] | undefined {
+    const known = this.#parts.get(`${generation}/${epoch}`)
+    if (!known || known.bytes.size < known.partCount) return undefined
+    return [...known.bytes].sort(([a], [b]) => a - b).map(([, bytes]) => bytes)
+  }
+
+  get epochs(): string[] {
+    return [...this.#parts.keys()]
   }
 }
 
@@ -97,7 +110,7 @@ export class FarSide {
       known?.sectors.map((ids) => ids.slice()) ?? sizes.map((bytes) => new Uint32Array(bytes / sectorBytes))
     let tag = known?.tag
     for (let next = (known?.epoch ?? 0) + 1; next <= epoch; next++) {
-      const files = this.#worker.files.get(`${generation}/${next}`) ?? sent(next)
+      const files = this.#worker.files(generation, next) ?? sent(next)
       if (!files) return undefined
       for (const file of files) {
         const part = decodePart(file, this.secret, { expected: { generation } })
@@ -111,8 +124,8 @@ export class FarSide {
   /** The epochs of a generation that were seen to be applied, for a message. */
   known(generation: number): string {
     const applied = this.epochs.filter((each) => each.generation === generation).map(({ epoch }) => epoch)
-    const given = [...this.#worker.files.keys()].filter((key) => key.startsWith(`${generation}/`))
-    return `applied ${applied.join(', ')}; given to be applied ${given.join(', ')}`
+    const came = this.#worker.epochs.filter((key) => key.startsWith(`${generation}/`))
+    return `applied ${applied.join(', ')}; here ${came.join(', ')}`
   }
 
   async close(): Promise<void> {
