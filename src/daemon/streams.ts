@@ -3,6 +3,7 @@ import path from 'node:path'
 import type { StreamView } from '../api/agent-operations.js'
 import { eachOf } from '../block/each.js'
 import type { ReportEvent } from '../block/event-log.js'
+import { Exclusive } from '../block/exclusive.js'
 import { checkName } from '../block/names.js'
 import type { StateStore } from '../block/state-store.js'
 import { StorageError } from '../block/storage-error.js'
@@ -56,6 +57,7 @@ export class Streams {
   readonly #byVolume = new Map<string, SourceStream>()
   /** Replays journals while streams are opened: a process for each would be most of the time of a start. */
   #recoverer: WorkerCalls | undefined
+  readonly #opening = new Exclusive()
   /** Of the buffer with a volume, by stream. */
   readonly #sharedDisks = new Map<string, string | null>()
   readonly #watch = setInterval(() => {
@@ -70,14 +72,18 @@ export class Streams {
    * Recover and go on, each stream for itself: one that cannot says so in its state and holds its volumes back. Again
    * when volumes have appeared (a pool was imported): streams that lacked theirs begin then.
    */
-  async open(): Promise<void> {
-    this.#recoverer ??= recoveryWorker()
-    try {
-      await this.#openAll()
-    } finally {
-      await this.#recoverer.close()
-      this.#recoverer = undefined
-    }
+  open(): Promise<void> {
+    // One at a time: the first of two to end would end the worker of both.
+    return this.#opening.run(async () => {
+      const worker = recoveryWorker()
+      this.#recoverer = worker
+      try {
+        await this.#openAll()
+      } finally {
+        this.#recoverer = undefined
+        await worker.close()
+      }
+    })
   }
 
   async #openAll(): Promise<void> {

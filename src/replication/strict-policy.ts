@@ -30,7 +30,7 @@ interface StoppedJournal {
 export class JournalAnswers {
   readonly #options: StrictOptions
   #failed: RunningStream | undefined
-  /** Hosts are held for want of room in this one's journal: what it raises meanwhile is no news. */
+  /** Hosts are held for want of room in this one's journal: what it raises meanwhile comes again when that ends. */
   #holding: RunningStream | undefined
   /** Hosts go on without this one's journal: that is said once. */
   #givenUp: RunningStream | undefined
