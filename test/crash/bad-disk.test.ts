@@ -8,7 +8,7 @@ import { closeSync, openSync, readSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import t, { type Test } from 'tap'
-import type { PoolCheckView, VolumeView } from '../../src/api/agent-operations.js'
+import type { PoolCheckView, PoolView, VolumeView } from '../../src/api/agent-operations.js'
 import { MiB } from '../../src/block/units.js'
 import { Agent, delay, flush, mirror, pair } from '../fixtures/agent.js'
 import { badDisk } from '../fixtures/bad-disk.js'
@@ -48,9 +48,13 @@ async function attached(agent: Agent, name: string): Promise<string> {
   return device!
 }
 
-/** Every block has its place, for zeros that are less than a block take space: what follows needs none. */
+/** Zeros everywhere, and every block has its place: what follows needs no room. */
 async function filled(device: string): Promise<void> {
-  await run('dd', ['if=/dev/zero', `of=${device}`, 'bs=16K', 'count=1024', 'oflag=direct', 'conv=fsync'])
+  const dd = (from: string, size: string, count: number) =>
+    run('dd', [`if=${from}`, `of=${device}`, `bs=${size}`, `count=${count}`, 'oflag=direct', 'conv=fsync'])
+  await dd('/dev/urandom', '1M', 16)
+  // Less than a block at a time: zeros for a whole block would give its place back.
+  await dd('/dev/zero', '16K', 1024)
 }
 
 /** A stream whose volume lies on a bad disk, under load from before the disk fails until after it is mended. */
@@ -136,7 +140,8 @@ t.test('a pool that cannot be written: the journal that has what it lost is not 
   )
   const told = await source.until(status, ({ state }) => state === 'blocked', 60_000)
   t.match(told.reason, /restart the agent/)
-  t.match(await source.cli('pool', 'show', `${name}-pool`), { state: 'failed' })
+  const pool = await source.cli<PoolView>('pool', 'show', `${name}-pool`)
+  t.match(pool, { state: 'failed', mappedBytes: 16 * MiB })
   await t.rejects(run('dd', ['if=/dev/zero', `of=${device}`, 'bs=64K', 'count=1', 'seek=200', 'oflag=direct']))
   await after()
   await checkedClean(t, source, name, `${name}-pool`)
