@@ -1,5 +1,5 @@
 /** The shape of every body, parameter and response. Strict: nothing is coerced and unknown fields are refused. */
-import { type Static, type TObject, type TSchema, Type } from 'typebox'
+
 import type {
   AgentEvent,
   AgentView,
@@ -16,6 +16,7 @@ import type {
   VerifyView,
   VolumeView,
 } from './agent-operations.js'
+import { type Static, type TObject, type TSchema, Type } from './json-schema.js'
 
 export type { Static, TSchema }
 

@@ -10,6 +10,7 @@ import { StorageError } from '../block/storage-error.js'
 import type { AgentOperations } from './agent-operations.js'
 import { eventFeed } from './event-feed.js'
 import { badRequest, failureReply } from './failure-reply.js'
+import { serializerOnDemand, validatorOnDemand } from './on-demand.js'
 import { claimSocket } from './private-socket.js'
 import { routes } from './routes.js'
 import * as schemas from './schemas.js'
@@ -86,7 +87,6 @@ function makeServer(log: ApiLog): FastifyInstance {
     requestTimeout: REQUEST_TIMEOUT_MS,
     forceCloseConnections: 'idle',
     routerOptions: { maxParamLength: 4096 },
-    ajv: { customOptions: { coerceTypes: false, removeAdditional: false, useDefaults: false, allErrors: false } },
     frameworkErrors: refuse,
     clientErrorHandler: (_error, socket) => {
       const body = JSON.stringify(failureReply(badRequest('request', 'HTTP', 'it is malformed'), 'request').body)
@@ -95,6 +95,8 @@ function makeServer(log: ApiLog): FastifyInstance {
       else socket.destroy()
     },
   })
+  app.setValidatorCompiler(validatorOnDemand())
+  app.setSerializerCompiler(serializerOnDemand())
   app.server.maxConnections = CONNECTION_LIMIT
   app.removeAllContentTypeParsers()
   app.addContentTypeParser('application/json', { parseAs: 'string' }, async (request: FastifyRequest, text: string) => {

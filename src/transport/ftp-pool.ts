@@ -1,9 +1,18 @@
 import { type RetryLimits, withRetry } from './backoff.js'
 import { transferFault } from './faults.js'
 import { asFault } from './ftp-faults.js'
-import { FtpSession, type FtpTimeouts } from './ftp-session.js'
+import type { FtpSession } from './ftp-session.js'
 import { Lanes } from './lanes.js'
 import { describeEndpoint, type FtpEndpoint } from './pairing.js'
+
+export interface FtpTimeouts {
+  /** Without a byte in either direction, connecting included. */
+  readonly idleMs: number
+  /** For a whole operation but an upload, however steadily a server drips its bytes. */
+  readonly operationMs: number
+}
+
+export const FTP_TIMEOUTS: FtpTimeouts = { idleMs: 20_000, operationMs: 120_000 }
 
 /** Connections for uploads, and for everything else: an acknowledgement is not read behind a queue of uploads. */
 const UPLOAD_SESSIONS = 2
@@ -70,8 +79,14 @@ export class FtpPool {
     if (this.#isClosed) throw transferFault('LINK_DOWN', 'connect', this.describe(''), 'the transport was closed')
     let session = this.#idle.pop()
     while (session?.isClosed) session = this.#idle.pop()
-    session ??= await FtpSession.open(this.#endpoint, this.#timeouts, signal)
+    session ??= await this.#open(signal)
     this.#busy.add(session)
     return session
+  }
+
+  async #open(signal: AbortSignal): Promise<FtpSession> {
+    // Its client is loaded by agents that have such a destination, and not at the start of every agent.
+    const { FtpSession } = await import('./ftp-session.js')
+    return FtpSession.open(this.#endpoint, this.#timeouts, signal)
   }
 }

@@ -12,18 +12,10 @@ import { type Readable, Writable } from 'node:stream'
 import { Client, FTPError } from 'basic-ftp'
 import { transferFault } from './faults.js'
 import { cleanReply, connectionFault, FtpRefusal } from './ftp-faults.js'
+import type { FtpTimeouts } from './ftp-pool.js'
 import { describeEndpoint, type FtpEndpoint } from './pairing.js'
 import { isRemoteName } from './remote-name.js'
 import { LIST_LIMIT, type RemoteFile } from './transport.js'
-
-export interface FtpTimeouts {
-  /** Without a byte in either direction, connecting included. */
-  readonly idleMs: number
-  /** For a whole operation but an upload, however steadily a server drips its bytes. */
-  readonly operationMs: number
-}
-
-export const FTP_TIMEOUTS: FtpTimeouts = { idleMs: 20_000, operationMs: 120_000 }
 
 const LISTING_LIMIT_BYTES = 32 * 1024 * 1024
 
