@@ -1,4 +1,4 @@
-import { mkdir, readFile, readlink, rename, rm, stat, symlink } from 'node:fs/promises'
+import { mkdir, readFile, readlink, rm, stat, symlink } from 'node:fs/promises'
 import path from 'node:path'
 import { errnoOf, StorageError } from '../block/storage-error.js'
 
@@ -19,17 +19,23 @@ export async function makeLink(volume: string, device: string): Promise<string> 
   const link = deviceLink(volume)
   await mkdir(linkFolder, { recursive: true, mode: 0o755 })
   const holder = await targetOf(link)
-  if (holder !== undefined && holder !== device && (await serves(holder, volume))) {
+  if (holder === device) return link
+  if (holder !== undefined && (await serves(holder, volume))) {
     throw new StorageError('LINK_TAKEN', {
       op: 'volume attach',
       object: volume,
       hint: `${link} leads to ${holder}, served by another agent on this machine. Detach that one first.`,
     })
   }
-  const temporary = `${link}.${process.pid}`
-  await rm(temporary, { force: true })
-  await symlink(device, temporary)
-  await rename(temporary, link)
+  // Under its name at once: a temporary one would stay for ever when the agent dies before it is renamed.
+  if (holder !== undefined) await rm(link, { force: true })
+  try {
+    await symlink(device, link)
+  } catch (error) {
+    // Another agent was faster: whether it serves this volume is looked at again.
+    if (errnoOf(error) === 'EEXIST') return makeLink(volume, device)
+    throw error
+  }
   return link
 }
 
