@@ -119,6 +119,7 @@ export async function runAgent(options: AgentOptions): Promise<void> {
   const volumes: Volumes = new Volumes({
     ...{ store, paths, pools, thin: thinVolumes },
     isIncoming: (name) => inbound.isMaking(name),
+    streamOf: (name) => streams.ofVolume(name)?.definition.name,
   })
   const destinations = new Destinations(secrets('destinations'))
   const streams: Streams = new Streams({ store, intercept, config, volumes, destinations, placement, packer, report })

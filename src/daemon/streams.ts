@@ -3,7 +3,7 @@ import path from 'node:path'
 import type { StreamView } from '../api/agent-operations.js'
 import { eachOf } from '../block/each.js'
 import type { ReportEvent } from '../block/event-log.js'
-import { Exclusive } from '../block/exclusive.js'
+import { LentWorker } from '../block/lent-worker.js'
 import { checkName } from '../block/names.js'
 import type { StateStore } from '../block/state-store.js'
 import { StorageError } from '../block/storage-error.js'
@@ -34,7 +34,10 @@ export interface StreamsOptions {
   readonly store: StateStore
   readonly intercept: Intercept
   readonly config: AgentConfig
-  readonly volumes: { readonly get: (name: string) => HostVolume }
+  readonly volumes: {
+    readonly get: (name: string) => HostVolume
+    readonly find: (name: string) => HostVolume | undefined
+  }
   readonly destinations: Destinations
   readonly placement: Placement
   readonly packer: WorkerCalls
@@ -55,9 +58,8 @@ export class Streams {
   readonly #streams = new Map<string, SourceStream>()
   /** By the names of their volumes. */
   readonly #byVolume = new Map<string, SourceStream>()
-  /** Replays journals while streams are opened: a process for each would be most of the time of a start. */
-  #recoverer: WorkerCalls | undefined
-  readonly #opening = new Exclusive()
+  /** Replays the journals of streams that are opened together: a process for each would be most of the time of a start. */
+  readonly #recoverer = new LentWorker(recoveryWorker)
   /** Of the buffer with a volume, by stream. */
   readonly #sharedDisks = new Map<string, string | null>()
   readonly #watch = setInterval(() => {
@@ -72,28 +74,22 @@ export class Streams {
    * Recover and go on, each stream for itself: one that cannot says so in its state and holds its volumes back. Again
    * when volumes have appeared (a pool was imported): streams that lacked theirs begin then.
    */
-  open(): Promise<void> {
-    // One at a time: the first of two to end would end the worker of both.
-    return this.#opening.run(async () => {
-      const worker = recoveryWorker()
-      this.#recoverer = worker
-      try {
-        await this.#openAll()
-      } finally {
-        this.#recoverer = undefined
-        await worker.close()
-      }
-    })
+  async open(): Promise<void> {
+    const lease = this.#recoverer.lend()
+    try {
+      await this.#openAll()
+    } finally {
+      await lease.giveBack()
+    }
   }
 
   async #openAll(): Promise<void> {
     const recorded = this.#options.store.list<StreamDefinition>('stream/').map(({ value }) => value)
     const shared: SourceStream[] = []
     await eachOf(recorded, atOnce, async (value) => {
-      if (this.#streams.has(value.name)) return
       try {
-        const stream = this.#admit(value)
-        if (await this.#lookAtDisks(stream)) shared.push(stream)
+        const stream = this.#streams.get(value.name) ?? this.#admit(value)
+        if (!this.#sharedDisks.get(value.name) && (await this.#lookAtDisks(stream))) shared.push(stream)
         await stream.start()
       } catch (error) {
         // A stream that was admitted says so itself.
@@ -327,7 +323,7 @@ export class Streams {
     const directory = path.join(config.bufferDirectory, folderName(definition))
     const stream = new SourceStream({
       definition,
-      volumes: definition.volumes.map(({ name }) => volumes.get(name)),
+      findVolume: (name) => volumes.find(name) ?? missing(definition.name, name),
       pairingId: pairing.id,
       secret: deriveStreamSecret(pairing.secret, Buffer.from(definition.id, 'hex')),
       store,
@@ -336,7 +332,7 @@ export class Streams {
         intercept,
         segmentBytes: config.segmentBytes,
         limitBytes: config.journalLimitBytes,
-        recoverer: () => this.#recoverer,
+        recoverer: this.#recoverer,
       },
       regions: {
         path: path.join(directory, 'regions'),
@@ -367,6 +363,15 @@ export class Streams {
   #refuse(code: string, object: string, hint: string): StorageError {
     return new StorageError(code, { op: 'stream create', object, hint })
   }
+}
+
+function missing(stream: string, volume: string): never {
+  throw new StorageError('VOLUME_AWAY', {
+    op: 'stream',
+    object: volume,
+    retry: 'later',
+    hint: `Its pool is not open here. See: tidemark pool list; import the pool, then the stream goes on, or: tidemark stream remove ${stream}`,
+  })
 }
 
 /** Of a stream, below a buffer directory. */

@@ -17,6 +17,8 @@ export interface VolumesOptions {
   readonly thin: ThinVolumes
   /** A stream that arrives here is making this one, under a name that no operator can give. */
   readonly isIncoming: (name: string) => boolean
+  /** The stream that records a volume of this name, which may be away with its pool. */
+  readonly streamOf: (name: string) => string | undefined
 }
 
 /** How a volume or snapshot is to be attached by an agent that starts. */
@@ -98,9 +100,17 @@ export class Volumes {
     return [...paths.all(), ...thin.known()].filter(({ device }) => device !== null)
   }
 
-  /** @throws StorageError BAD_NAME, ALREADY_EXISTS */
+  /** @throws StorageError BAD_NAME, ALREADY_EXISTS, VOLUME_IN_USE */
   checkNew(op: string, name: string): void {
     checkName('volume', name)
+    const stream = this.#options.streamOf(name)
+    if (!this.find(name) && stream !== undefined) {
+      throw new StorageError('VOLUME_IN_USE', {
+        op,
+        object: name,
+        hint: `The stream ${stream} records a volume of this name, which is not here now. Choose another name.`,
+      })
+    }
     if (!this.find(name)) return
     throw new StorageError('ALREADY_EXISTS', {
       op,

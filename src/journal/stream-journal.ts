@@ -2,11 +2,11 @@ import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { rm, statfs } from 'node:fs/promises'
 import { makeFolder } from '../block/durable-file.js'
+import type { LentWorker } from '../block/lent-worker.js'
 import { formatBytes } from '../block/size.js'
 import type { StateStore } from '../block/state-store.js'
 import { StorageError } from '../block/storage-error.js'
 import { type Lsn, lsn } from '../block/units.js'
-import type { WorkerCalls } from '../block/worker-calls.js'
 import type { Intercept, JournalCounters, JournalEvent, NativeJournal } from '../intercept/addon.js'
 import type { Recovered, RecoveryOptions } from './recovery.js'
 
@@ -31,8 +31,8 @@ export interface StreamJournalOptions {
   readonly segmentBytes: number
   readonly limitBytes: number
   readonly onEvent: (event: JournalEvent) => void
-  /** Where it is replayed while many streams are started; undefined: each has a worker of its own. */
-  readonly recoverer?: () => WorkerCalls | undefined
+  /** Where it is replayed; undefined: in a worker of its own. */
+  readonly recoverer?: LentWorker
 }
 
 /** What a recovery must know, as plain data: it runs in a worker. */

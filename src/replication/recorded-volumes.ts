@@ -1,4 +1,3 @@
-import assert from 'node:assert/strict'
 import { volumeIndex } from '../block/units.js'
 import type { NativeRegions } from '../intercept/addon.js'
 import type { StreamJournal } from '../journal/stream-journal.js'
@@ -9,23 +8,30 @@ import type { StreamVolume } from './stream-state.js'
 
 /** The volumes of one stream, as what its journal records. */
 export class RecordedVolumes {
-  readonly #members: readonly { readonly index: number; readonly volume: HostVolume }[]
+  readonly #definition: readonly StreamVolume[]
+  readonly #find: (name: string) => HostVolume
+  /** Looked up again by each hold() while none is held: a pool may be away, and come back. */
+  #members: readonly { readonly index: number; readonly volume: HostVolume }[] = []
   #held: HostVolume[] = []
 
-  constructor(definition: readonly StreamVolume[], volumes: readonly HostVolume[]) {
-    this.#members = definition.map(({ index, name }) => {
-      const volume = volumes.find((candidate) => candidate.name === name)
-      assert(volume, `the stream has no volume ${name}`)
-      return { index, volume }
-    })
+  /** @param find throws StorageError for a volume that is not there now */
+  constructor(definition: readonly StreamVolume[], find: (name: string) => HostVolume) {
+    this.#definition = definition
+    this.#find = find
   }
 
   get someAttached(): boolean {
     return this.#members.some(({ volume }) => volume.device !== null)
   }
 
-  /** Workers can read and write them from here on, until letGo(). Nothing to do when they can already. */
+  /**
+   * Workers can read and write them from here on, until letGo(). Nothing to do when they can already.
+   * @throws StorageError as of `find`
+   */
   async hold(): Promise<void> {
+    if (this.#held.length === 0) {
+      this.#members = this.#definition.map(({ index, name }) => ({ index, volume: this.#find(name) }))
+    }
     for (const { volume } of this.#members) {
       if (this.#held.includes(volume)) continue
       await volume.hold()

@@ -1,3 +1,4 @@
+import { LentWorker } from '../block/lent-worker.js'
 import { WorkerCalls } from '../block/worker-calls.js'
 import type { Recovered } from '../journal/recovery.js'
 import {
@@ -28,20 +29,21 @@ export function recoveryWorker(): WorkerCalls {
  * Open a stream's journal and write onto its volumes what they may lack. They must be held. Files are read and written
  * in a worker: what a front end serves can only be written while the main thread answers its faults.
  *
- * @param lasting a worker that the caller closes; default: that of the options, or else one for this recovery
+ * @param lasting a worker that the caller closes; default: what the options lend, or else one for this recovery
  */
 export async function openReplayed(
   options: StreamJournalOptions,
   volumes: RecordedVolumes,
-  lasting: WorkerCalls | undefined = options.recoverer?.(),
+  lasting?: WorkerCalls,
 ): Promise<{ journal: StreamJournal; report: RecoveryReport }> {
-  const worker = lasting ?? recoveryWorker()
+  const lease = lasting ? undefined : (options.recoverer ?? new LentWorker(recoveryWorker)).lend()
+  const worker = lasting ?? lease!.worker
   const targets = volumes.replayTargets()
   const recover = (journal: RecoveryJob): Promise<Recovered> =>
     worker.call<Recovered>('recover', { journal, volumes: targets } satisfies ReplayJob)
   try {
     return await StreamJournal.open(options, recover)
   } finally {
-    if (worker !== lasting) await worker.close()
+    await lease?.giveBack()
   }
 }

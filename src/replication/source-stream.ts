@@ -38,7 +38,8 @@ const beforeHoldMs = 5_000
 
 export interface SourceStreamOptions {
   readonly definition: StreamDefinition
-  readonly volumes: readonly HostVolume[]
+  /** A volume by its name. @throws StorageError when it is not there now */
+  readonly findVolume: (name: string) => HostVolume
   readonly pairingId: Buffer
   readonly secret: Buffer
   readonly store: StateStore
@@ -65,7 +66,7 @@ export class SourceStream {
   #definition: StreamDefinition
 
   constructor(options: SourceStreamOptions) {
-    const { definition, store, report, bufferDirectory, volumes } = options
+    const { definition, store, report, bufferDirectory, findVolume } = options
     this.#definition = definition
     this.#limitBytes = options.bufferLimitBytes
     this.#health = new StreamHealth(definition.name, report)
@@ -80,7 +81,7 @@ export class SourceStream {
     })
     this.#recording = new StreamRecording({
       ...options,
-      volumes: new RecordedVolumes(definition.volumes, volumes),
+      volumes: new RecordedVolumes(definition.volumes, findVolume),
       state: this.#state,
       buffer: this.#buffer,
       health: this.#health,

@@ -51,7 +51,14 @@ async function agent(test: Parameters<typeof scratchFolder>[0]) {
   await pools.create({ name: 'p', devices: [{ path: join(folder, 'p'), kind: 'file', sizeBytes: MiB }] })
   const thin = new ThinVolumes(frontEnd)
   const incoming = new Set<string>()
-  const volumes = new Volumes({ store, paths, pools, thin, isIncoming: (name) => incoming.has(name) })
+  const volumes = new Volumes({
+    store,
+    paths,
+    pools,
+    thin,
+    isIncoming: (name) => incoming.has(name),
+    streamOf: () => undefined,
+  })
   const progress = new Map<string, { doneBytes: number; totalBytes: number }>()
   const images = {
     create: async (...given: unknown[]) => copies.push(['create', ...given.slice(1)]),

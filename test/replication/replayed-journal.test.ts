@@ -33,9 +33,11 @@ t.test('a journal is written onto its volumes off the main thread, synced, and o
   const turns = setInterval(() => (turned += 1), 1)
   t.teardown(() => clearInterval(turns))
   let turned = 0
+  const recorded = new RecordedVolumes(definition, (name) => volumes.find((volume) => volume.name === name)!)
+  await recorded.hold()
   const { report } = await openReplayed(
     { stream: 's', directory, state: store, intercept, segmentBytes, limitBytes: segmentBytes * 4, onEvent: () => {} },
-    new RecordedVolumes(definition, volumes),
+    recorded,
   )
   t.match(report, { records: 4, voids: 0, afterPowerCut: false })
   t.ok(turned > 0, 'the main thread went on')
@@ -54,7 +56,9 @@ t.test('a volume that cannot be written keeps the journal as it was', async (t) 
   const store = new MemoryStore()
   const state = { journalId: journalId.toString('hex'), segmentBytes, checkpointLsn: '0', incarnation: 1, bootId: 'x' }
   await store.put({ 'journal/s': { ...state, clean: false } })
-  const volume = { name: 'v', path: join(directory, 'missing') } as unknown as HostVolume
+  const volume = { path: join(directory, 'missing'), hold: async () => {} } as unknown as HostVolume
+  const recorded = new RecordedVolumes([{ index: 0, name: 'v', sizeBytes: 512 }], () => volume)
+  await recorded.hold()
   const opening = openReplayed(
     {
       stream: 's',
@@ -65,7 +69,7 @@ t.test('a volume that cannot be written keeps the journal as it was', async (t) 
       limitBytes: segmentBytes * 4,
       onEvent: () => {},
     },
-    new RecordedVolumes([{ index: 0, name: 'v', sizeBytes: 512 }], [volume]),
+    recorded,
   )
   await t.rejects(opening, { code: 'BACKING_UNAVAILABLE', retry: 'later' })
   t.match(store.get('journal/s'), { checkpointLsn: '0', incarnation: 1 })

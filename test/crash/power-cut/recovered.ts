@@ -125,7 +125,8 @@ export class Recovered {
       onFailed: (message) => void this.events.push(`regions failed: ${message}`),
       onDamage: (path) => void this.events.push(`${path} is damaged`),
     })
-    const volumes = new RecordedVolumes(definition.volumes, [this.#linear, this.#thinVolume(null)])
+    const thin = this.#thinVolume(null)
+    const volumes = new RecordedVolumes(definition.volumes, (name) => (name === thin.name ? thin : this.#linear))
     await volumes.hold()
     this.#closing.push(() => volumes.letGo())
     const journalFolder = join(folder, 'journal')
