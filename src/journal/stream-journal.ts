@@ -69,6 +69,11 @@ export class StreamJournal {
     })
   }
 
+  /** It takes no more than this. */
+  get limitBytes(): number {
+    return this.#options.limitBytes
+  }
+
   /**
    * A new, empty journal in place of whatever the folder held.
    * @param startLsn a multiple of the size of a segment: beyond every LSN of the one before, when the stream goes on

@@ -16,6 +16,7 @@ export interface CutFacts {
   readonly flushing: boolean
   readonly bufferBytes: number
   readonly bufferLimitBytes: number
+  readonly journalLimitBytes: number
   readonly position: Pick<
     StreamPosition,
     | 'copy'
@@ -37,7 +38,11 @@ export interface CutFacts {
  */
 export type CutDecision = 'cut' | 'wait' | 'buffer-full' | 'let-go'
 
-/** Whether the open epoch ends now. A full buffer waits: the journal holds what comes meanwhile. */
+/**
+ * Whether the open epoch ends now. From half the buffer on it is no longer time that ends one: what would have been
+ * neighbouring epochs folds into one, and the rest of the buffer lasts longer. A full buffer waits: the journal holds what
+ * comes meanwhile.
+ */
 export function planCut(facts: CutFacts): CutDecision {
   const { copy, held, consistentEpoch, stateEpoch, cutEpoch, cutLsn, copyEndLsn, appliedEpoch } = facts.position
   const groupOpen = consistentEpoch > 0 && cutEpoch > stateEpoch
@@ -45,9 +50,12 @@ export function planCut(facts: CutFacts): CutDecision {
   if (groupOpen && !copy && !held && BigInt(copyEndLsn) <= BigInt(cutLsn)) return 'cut'
   const due = facts.flushing || consistentEpoch === 0 || groupOpen || wantsDigests(facts.position)
   const wanted = copy !== null || (!held && due)
-  const over = !held && facts.openSinceMs !== null && facts.nowMs - facts.openSinceMs >= facts.epochMs
-  if (!wanted && !over && facts.openBytes < EPOCH_JOURNAL_LIMIT) return 'wait'
   const full = facts.bufferBytes >= facts.bufferLimitBytes
+  const stretched = held || (!full && facts.bufferBytes >= facts.bufferLimitBytes / 2)
+  const over = !stretched && facts.openSinceMs !== null && facts.nowMs - facts.openSinceMs >= facts.epochMs
+  // Well before the journal is full: it is not to be given up for an epoch that could have been cut.
+  const largest = Math.min(EPOCH_JOURNAL_LIMIT, facts.journalLimitBytes / 4)
+  if (!wanted && !over && facts.openBytes < largest) return 'wait'
   const tooLong = cutEpoch - stateEpoch >= GROUP_EPOCH_LIMIT
   // A catch-up is never shown in two steps: what has arrived is released before it is applied, and makes room.
   const mayLetGo = groupOpen && !isCatchingUp(facts.position)

@@ -178,6 +178,7 @@ export class EpochCutter {
       flushing: this.#flushTarget > this.#cutLsn,
       bufferBytes: this.#options.buffer.bytes + (this.#ahead?.bytes ?? 0),
       bufferLimitBytes: this.#options.bufferLimitBytes,
+      journalLimitBytes: this.#options.journal.limitBytes,
       position: this.#position,
     })
   }

@@ -106,7 +106,7 @@ t.test('a catch-up is never shown in two steps, however full the source buffer',
     catchUp: { reason: '', totalBytes: 1, untilEpoch: 0 },
   }
   const quiet = { nowMs: 0, openSinceMs: null, openBytes: 0, epochMs: 1000, flushing: false }
-  const full = { ...quiet, bufferBytes: 100, bufferLimitBytes: 100 }
+  const full = { ...quiet, bufferBytes: 100, bufferLimitBytes: 100, journalLimitBytes: 1e9 }
   const copy = { slot: 0, offset: 1 }
   t.equal(planCut({ ...full, position: { ...position, copy } }), 'buffer-full')
   t.equal(planCut({ ...full, bufferBytes: 0, position: { ...position, copy } }), 'cut')

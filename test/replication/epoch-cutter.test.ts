@@ -56,6 +56,7 @@ async function initializing(t: Tap, pieces: number, bufferLimitBytes = 1e6) {
     directory: '/nowhere',
     id: Buffer.alloc(16),
     segmentBytes: 1 << 20,
+    limitBytes: 1 << 30,
     counters: () => ({ publishedLsn: lsn(published), appliedLsn: lsn(published) }),
     sync: async () => {
       published += 512n

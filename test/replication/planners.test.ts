@@ -12,6 +12,7 @@ const quiet: CutFacts = {
   flushing: false,
   bufferBytes: 0,
   bufferLimitBytes: 100,
+  journalLimitBytes: 4 * EPOCH_JOURNAL_LIMIT,
   position: { ...newPosition, consistentEpoch: 3, stateEpoch: 9, cutEpoch: 9, appliedEpoch: 8, cutLsn: '5000' },
 }
 const at = (facts: Partial<CutFacts>, position: Partial<StreamPosition>): CutFacts => ({
@@ -34,6 +35,19 @@ t.test('a full buffer holds the cut back and says so', async (t) => {
   t.equal(planCut({ ...quiet, flushing: true, bufferBytes: 100 }), 'buffer-full')
   t.equal(planCut({ ...quiet, bufferBytes: 100 }), 'wait', 'but nothing is due')
 })
+
+t.test(
+  'from half the buffer on epochs end by size, so that neighbours fold into one, or because somebody waits',
+  async (t) => {
+    const open = { openSinceMs: 1, openBytes: EPOCH_JOURNAL_LIMIT - 1 }
+    t.equal(planCut({ ...quiet, ...open, bufferBytes: 49 }), 'cut')
+    t.equal(planCut({ ...quiet, ...open, bufferBytes: 50 }), 'wait')
+    t.equal(planCut({ ...quiet, ...open, bufferBytes: 50, openBytes: EPOCH_JOURNAL_LIMIT }), 'cut')
+    t.equal(planCut({ ...quiet, ...open, bufferBytes: 50, journalLimitBytes: 1 << 20, openBytes: 1 << 18 }), 'cut')
+    t.equal(planCut({ ...quiet, ...open, bufferBytes: 50, flushing: true }), 'cut')
+    t.equal(planCut({ ...quiet, ...open, bufferBytes: 100 }), 'buffer-full', 'a full one is said to be full')
+  },
+)
 
 t.test('while an epoch is held only size ends one, and no flush does', async (t) => {
   const open = { openSinceMs: 1, openBytes: EPOCH_JOURNAL_LIMIT - 1, flushing: true }

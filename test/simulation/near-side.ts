@@ -126,7 +126,8 @@ export class NearSide {
     const decision = planCut({
       ...{ nowMs, openSinceMs: this.#openSinceMs, openBytes, epochMs },
       flushing: this.#flushTarget > Number(this.#position.cutLsn),
-      ...{ bufferBytes: this.#bufferBytes, bufferLimitBytes: this.#bufferLimitBytes, position: this.#position },
+      ...{ bufferBytes: this.#bufferBytes, bufferLimitBytes: this.#bufferLimitBytes },
+      ...{ journalLimitBytes: 8 * EPOCH_JOURNAL_LIMIT, position: this.#position },
     })
     if (decision === 'cut') await this.#cut(crash)
     if (decision === 'let-go') {
