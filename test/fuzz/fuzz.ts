@@ -8,8 +8,9 @@ import { repositoryRoot } from '../fixtures/paths.js'
 import type { FuzzJob, FuzzMessage } from './fuzz-job.js'
 import { INPUT_LIMIT } from './target.js'
 
-/** One input may take so long, on a machine that does other things too. */
 const inputLimitMs = 10_000
+/** And sleep so long: it may wait for other threads, which have to wait for a processor on a machine that does other things. */
+const sleepLimitMs = 180_000
 const heapLimitMiB = 512
 
 export interface FuzzOptions {
@@ -19,6 +20,12 @@ export interface FuzzOptions {
   /** Add what reaches something new to the corpus of the repository. */
   readonly save?: boolean
   readonly blind?: boolean
+  /** Of the search; default 0. What is known is fed before it, at the priority of the process. */
+  readonly nice?: number
+  /** One input may compute so long; default 10 s. */
+  readonly limitMs?: number
+  /** Another module than targets.js. */
+  readonly module?: string
 }
 
 export interface FuzzReport {
@@ -49,11 +56,12 @@ export async function fuzz(options: FuzzOptions): Promise<FuzzReport> {
 }
 
 function run(options: FuzzOptions, folder: string): Promise<FuzzReport> {
-  const { target, seconds, seed, save = false, blind = false } = options
+  const { target, seconds, seed, save = false, blind = false, nice = 0, limitMs = inputLimitMs } = options
+  const module = options.module ?? new URL('./targets.js', import.meta.url).href
   const current = new SharedArrayBuffer(INPUT_LIMIT)
   const currentLength = new SharedArrayBuffer(8)
   const corpus = readCorpus(target)
-  const job: FuzzJob = { target, folder, seconds, seed, save, blind, corpus, current, currentLength }
+  const job: FuzzJob = { target, folder, seconds, seed, nice, save, blind, module, corpus, current, currentLength }
   const worker = new Worker(new URL('./fuzz-worker.js', import.meta.url), {
     workerData: job,
     resourceLimits: { maxOldGenerationSizeMb: heapLimitMiB },
@@ -71,17 +79,23 @@ function run(options: FuzzOptions, folder: string): Promise<FuzzReport> {
       end({ runs: counts[1]!, blocks: 0, corpus: corpus.length, codes: {}, finding: keep(target, input, text) })
     }
     let seen = -1
-    let sinceMs = performance.now()
+    let thread: string | undefined
+    let since: ThreadTime | undefined
     const watch = setInterval(() => {
-      if (counts[1] !== seen) {
+      const now = thread === undefined ? undefined : threadTime(thread)
+      if (counts[1] !== seen || !since || !now) {
         seen = counts[1]!
-        sinceMs = performance.now()
-      } else if (seen > 0 && performance.now() - sinceMs > inputLimitMs) {
-        find(inHand(), `no end after ${inputLimitMs} ms`)
+        since = now
+        return
       }
+      const ranMs = now.ranMs - since.ranMs
+      const sleptMs = now.wallMs - since.wallMs - ranMs - (now.waitedMs - since.waitedMs)
+      if (ranMs > limitMs) find(inHand(), `no end after ${limitMs} ms of processor time`)
+      else if (sleptMs > sleepLimitMs) find(inHand(), `it has done nothing for ${sleepLimitMs} ms`)
     }, 500)
     worker.on('message', (message: FuzzMessage) => {
-      if (message.kind === 'new') addToCorpus(target, message)
+      if (message.kind === 'ready') thread = message.thread
+      else if (message.kind === 'new') addToCorpus(target, message)
       else if (message.kind === 'finding') find(message.input, message.text)
       else end({ ...message, codes: Object.fromEntries(message.codes) })
     })
@@ -95,7 +109,24 @@ function run(options: FuzzOptions, folder: string): Promise<FuzzReport> {
   })
 }
 
-function readCorpus(target: string): Buffer[] {
+interface ThreadTime {
+  /** On a processor, and ready to be on one. */
+  readonly ranMs: number
+  readonly waitedMs: number
+  readonly wallMs: number
+}
+
+/** Undefined when the thread has ended. */
+function threadTime(thread: string): ThreadTime | undefined {
+  try {
+    const [ran, waited] = readFileSync(`/proc/${thread}/schedstat`, 'latin1').split(' ')
+    return { ranMs: Number(ran) / 1e6, waitedMs: Number(waited) / 1e6, wallMs: performance.now() }
+  } catch {
+    return undefined
+  }
+}
+
+export function readCorpus(target: string): Buffer[] {
   const folder = corpusFolder(target)
   try {
     return readdirSync(folder)

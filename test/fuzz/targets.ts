@@ -1,14 +1,19 @@
 import type { OpenTarget } from './target.js'
 import { config } from './targets/config.js'
+import { ftp } from './targets/ftp.js'
+import { https } from './targets/https.js'
 import { journal } from './targets/journal.js'
 import { json } from './targets/json.js'
 import { message } from './targets/message.js'
+import { operatorText } from './targets/operator-text.js'
 import { pairing } from './targets/pairing.js'
 import { part } from './targets/part.js'
 import { poolCatalog } from './targets/pool-catalog.js'
 import { poolLog } from './targets/pool-log.js'
 import { poolPages } from './targets/pool-pages.js'
 import { regions } from './targets/regions.js'
+import { request } from './targets/request.js'
+import { stateFiles } from './targets/state-files.js'
 
 /** Everything that reads what may have been damaged, or made by somebody else. */
 export const targets: Readonly<Record<string, OpenTarget>> = {
@@ -22,4 +27,9 @@ export const targets: Readonly<Record<string, OpenTarget>> = {
   'pool-log': poolLog,
   json,
   config,
+  request,
+  'operator-text': operatorText,
+  https,
+  ftp,
+  'state-files': stateFiles,
 }
