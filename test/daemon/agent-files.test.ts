@@ -44,6 +44,12 @@ t.test('the configuration says what it means, and an option nobody knows is refu
     'volume:\n  threads: 99\n',
     'a: [\n',
     '__proto__: 1\n',
+    'pool:\n  marks: [{ toString: 1 }]\n',
+    'pool:\n  marks: [[50], 60]\n',
+    'buffer:\n  directory:\n',
+    'buffer:\n  directory: ""\n',
+    'inbound:\n  directory: [/a, /b]\n',
+    'listen:\n',
   ]
   for (const text of wrong) {
     writeFileSync(file, text)
