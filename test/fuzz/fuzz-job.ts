@@ -9,6 +9,8 @@ export interface FuzzJob {
   readonly corpus: readonly Uint8Array[]
   /** Tell of each input that reaches something new. */
   readonly save: boolean
+  /** No search: tell of each input of the corpus that reaches what the seeds and shorter ones do not. */
+  readonly minimise: boolean
   /** Without coverage: mutations of the corpus alone. */
   readonly blind: boolean
   /** The input under way, and in `currentLength` its length and how many there were. */

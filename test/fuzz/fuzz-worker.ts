@@ -38,13 +38,15 @@ const codes = new Map<string, number>()
 let runs = 0
 
 tell({ kind: 'ready', thread: readlinkSync('/proc/thread-self') })
-if (await feedAll([...target.seeds(), ...job.corpus.map((bytes) => Buffer.from(bytes))])) {
+const known = job.corpus.map((bytes) => Buffer.from(bytes))
+if (await feedAll(job.minimise ? target.seeds() : [...target.seeds(), ...known])) {
   // What these reach is known before anything is new.
   coverage?.takeNew()
   // Of this thread alone.
   setPriority(0, job.nice)
-  const found = await search()
-  if (found) tell({ kind: 'done', runs, blocks: coverage?.blockCount ?? 0, codes: [...codes], corpus: corpus.length })
+  const deadline = performance.now() + job.seconds * 1000
+  const isSound = job.minimise ? await findEach(known) : await search(deadline)
+  if (isSound) tell({ kind: 'done', runs, blocks: coverage?.blockCount ?? 0, codes: [...codes], corpus: corpus.length })
 }
 
 /** @returns false when there was a finding: it is told */
@@ -56,10 +58,24 @@ async function feedAll(inputs: readonly Buffer[]): Promise<boolean> {
   return true
 }
 
-async function search(): Promise<boolean> {
+/** Shorter ones first. @returns false when there was a finding */
+async function findEach(inputs: readonly Buffer[]): Promise<boolean> {
+  for (const input of [...inputs].sort((one, other) => one.length - other.length)) {
+    if (!(await feed(target, input))) return false
+    if ((coverage?.takeNew() ?? []).length > 0) keep(input)
+  }
+  return true
+}
+
+function keep(input: Buffer): void {
+  if (corpus.length < corpusLimit) corpus.push(input)
+  if (!job.save && !job.minimise) return
+  tell({ kind: 'new', input, name: createHash('sha256').update(input).digest('hex').slice(0, 16) })
+}
+
+async function search(deadline: number): Promise<boolean> {
   const words = target.words ?? []
   const memoryBefore = process.memoryUsage().rss
-  const deadline = performance.now() + job.seconds * 1000
   let batchSize = 32
   while (performance.now() < deadline) {
     const from = performance.now()
@@ -119,8 +135,7 @@ async function find(coverage: Coverage, inputs: readonly Buffer[], deadline: num
     if (!(await find(coverage, inputs.slice(0, middle), deadline))) return false
     return find(coverage, inputs.slice(middle), deadline)
   }
-  if (corpus.length < corpusLimit) corpus.push(input)
-  if (job.save) tell({ kind: 'new', input, name: createHash('sha256').update(input).digest('hex').slice(0, 16) })
+  keep(input)
   return true
 }
 

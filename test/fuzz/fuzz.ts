@@ -20,6 +20,8 @@ export interface FuzzOptions {
   /** Add what reaches something new to the corpus of the repository. */
   readonly save?: boolean
   readonly blind?: boolean
+  /** Instead of a search, remove from the corpus of the repository what reaches nothing that the rest does not. */
+  readonly minimise?: boolean
   /** Of the search; default 0. What is known is fed before it, at the priority of the process. */
   readonly nice?: number
   /** One input may compute so long; default 10 s. */
@@ -56,12 +58,34 @@ export async function fuzz(options: FuzzOptions): Promise<FuzzReport> {
 }
 
 function run(options: FuzzOptions, folder: string): Promise<FuzzReport> {
-  const { target, seconds, seed, save = false, blind = false, nice = 0, limitMs = inputLimitMs } = options
+  const {
+    target,
+    seconds,
+    seed,
+    save = false,
+    blind = false,
+    minimise = false,
+    nice = 0,
+    limitMs = inputLimitMs,
+  } = options
   const module = options.module ?? new URL('./targets.js', import.meta.url).href
   const current = new SharedArrayBuffer(INPUT_LIMIT)
   const currentLength = new SharedArrayBuffer(8)
   const corpus = readCorpus(target)
-  const job: FuzzJob = { target, folder, seconds, seed, nice, save, blind, module, corpus, current, currentLength }
+  const job: FuzzJob = {
+    target,
+    folder,
+    seconds,
+    seed,
+    nice,
+    save,
+    blind,
+    minimise,
+    module,
+    corpus,
+    current,
+    currentLength,
+  }
   const worker = new Worker(new URL('./fuzz-worker.js', import.meta.url), {
     workerData: job,
     resourceLimits: { maxOldGenerationSizeMb: heapLimitMiB },
@@ -69,6 +93,7 @@ function run(options: FuzzOptions, folder: string): Promise<FuzzReport> {
   return new Promise((resolve, reject) => {
     const counts = new Int32Array(currentLength)
     const inHand = (): Buffer => Buffer.from(new Uint8Array(current).slice(0, counts[0]))
+    const needed = new Set<string>()
     let result: FuzzReport | undefined
     const end = (report: FuzzReport): void => {
       result ??= report
@@ -95,9 +120,14 @@ function run(options: FuzzOptions, folder: string): Promise<FuzzReport> {
     }, 500)
     worker.on('message', (message: FuzzMessage) => {
       if (message.kind === 'ready') thread = message.thread
-      else if (message.kind === 'new') addToCorpus(target, message)
-      else if (message.kind === 'finding') find(message.input, message.text)
-      else end({ ...message, codes: Object.fromEntries(message.codes) })
+      else if (message.kind === 'new') {
+        if (minimise) needed.add(message.name)
+        addToCorpus(target, message)
+      } else if (message.kind === 'finding') find(message.input, message.text)
+      else {
+        if (minimise) removeOthers(target, needed)
+        end({ ...message, codes: Object.fromEntries(message.codes) })
+      }
     })
     // Out of memory, or a crash of the thread.
     worker.on('error', (error) => find(inHand(), String(error)))
@@ -140,6 +170,12 @@ export function readCorpus(target: string): Buffer[] {
 function addToCorpus(target: string, { input, name }: { input: Uint8Array; name: string }): void {
   mkdirSync(corpusFolder(target), { recursive: true })
   writeFileSync(join(corpusFolder(target), name), input)
+}
+
+function removeOthers(target: string, needed: ReadonlySet<string>): void {
+  const folder = corpusFolder(target)
+  if (!existsSync(folder)) return
+  for (const name of readdirSync(folder)) if (!needed.has(name)) rmSync(join(folder, name))
 }
 
 function keep(target: string, input: Uint8Array, text: string): { file: string; text: string } {

@@ -18,6 +18,7 @@ Anything but a StorageError is a finding, and so is what takes too long or too m
   --save         add to test/fuzz/corpus what reaches something new
   --nice N       the priority of the search, as nice(1) has it (default: 0)
   --report       one line of JSON instead of text, and an end with the standard input
+  --minimise     no search: remove from test/fuzz/corpus what reaches nothing that the rest does not
   --blind        without coverage: for what coverage costs
   --input FILE   feed this alone and show what happens
 
@@ -32,6 +33,7 @@ const { values, positionals } = parseArgs({
     save: { type: 'boolean', default: false },
     nice: { type: 'string', default: '0' },
     report: { type: 'boolean', default: false },
+    minimise: { type: 'boolean', default: false },
     blind: { type: 'boolean', default: false },
     input: { type: 'string' },
     help: { type: 'boolean', default: false },
@@ -43,7 +45,14 @@ const seconds = Number(values.seconds)
 const nice = Number(values.nice)
 const seed = values.seed === undefined ? newSeed() : Number(values.seed)
 const known = chosen.every((target) => Object.hasOwn(targets, target))
-if (values.help || !known || !(seconds > 0) || !Number.isSafeInteger(seed) || !(nice >= 0 && nice <= 19)) {
+if (
+  values.help ||
+  !known ||
+  !(seconds > 0) ||
+  !Number.isSafeInteger(seed) ||
+  !(nice >= 0 && nice <= 19) ||
+  (values.minimise && values.blind)
+) {
   process.stdout.write(usage)
   process.exit(values.help ? 0 : 2)
 }
@@ -55,7 +64,8 @@ async function feedAll(): Promise<void> {
   if (values.report) process.stdin.on('end', () => process.exit(1)).resume()
   for (const target of chosen) {
     const from = performance.now()
-    const report = await fuzz({ target, seconds, seed, nice, save: values.save, blind: values.blind })
+    const { save, blind, minimise } = values
+    const report = await fuzz({ target, seconds, seed, nice, save, blind, minimise })
     if (values.report) {
       console.log(JSON.stringify(report))
       continue
