@@ -15,7 +15,13 @@ import { regions } from './targets/regions.js'
 import { request } from './targets/request.js'
 import { stateFiles } from './targets/state-files.js'
 
-/** Everything that reads what may have been damaged, or made by somebody else. */
+/**
+ * What reads bytes that may have been damaged, or made by somebody else.
+ *
+ * Not here, since they are C++ and of fixed size: the header of a segment and the region record as native code reads them
+ * again (the same bytes as in `journal` and `regions`), and the messages of the keeper, which come over a socket of root's
+ * own. Nor the records of the state database, which nothing decodes but LMDB and JSON.parse; nor /proc and /sys.
+ */
 export const targets: Readonly<Record<string, OpenTarget>> = {
   journal,
   regions,
