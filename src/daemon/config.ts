@@ -35,7 +35,7 @@ export interface AgentConfig {
 type Reader = (value: string) => unknown
 
 /** Every option there is: where it stands in the file, and what it becomes. */
-const options: Record<string, { readonly field: keyof AgentConfig; readonly read: Reader }> = {
+const options: Record<string, { readonly field: keyof AgentConfig; readonly read: Reader; readonly list?: true }> = {
   listen: { field: 'listen', read: String },
   'buffer.directory': { field: 'bufferDirectory', read: path.resolve },
   'buffer.limit': { field: 'bufferLimitBytes', read: parseSize },
@@ -46,7 +46,7 @@ const options: Record<string, { readonly field: keyof AgentConfig; readonly read
   'inbound.directory': { field: 'inboundDirectory', read: path.resolve },
   'inbound.pool': { field: 'inboundPool', read: (text) => checkName('pool', text) },
   'pool.wait': { field: 'poolWaitMs', read: parseDuration },
-  'pool.marks': { field: 'poolMarks', read: percentages },
+  'pool.marks': { field: 'poolMarks', read: percentages, list: true },
   'volume.threads': { field: 'threads', read: threadCount },
   'volume.direct': { field: 'direct', read: yesOrNo },
 }
@@ -80,7 +80,7 @@ export async function readConfig(file: string | undefined, stateDirectory: strin
     if (!option)
       throw bad(file, `there is no option ${JSON.stringify(name)}; known: ${Object.keys(options).join(', ')}`)
     try {
-      result[option.field] = option.read(String(value))
+      result[option.field] = option.read(textOf(value, option.list === true))
     } catch (cause) {
       throw bad(file, `${name}: ${cause instanceof StorageError ? cause.hint : String(cause)}`)
     }
@@ -99,9 +99,17 @@ async function load(file: string): Promise<unknown> {
 }
 
 function flatten(value: unknown, prefix = ''): [string, unknown][] {
-  if (Array.isArray(value)) return [[prefix, value.join(',')]]
-  if (typeof value !== 'object' || value === null) return [[prefix, value]]
+  if (Array.isArray(value) || typeof value !== 'object' || value === null) return [[prefix, value]]
   return Object.entries(value).flatMap(([key, inner]) => flatten(inner, prefix ? `${prefix}.${key}` : key))
+}
+
+/** What is missing is not a directory called null. */
+function textOf(value: unknown, isList: boolean): string {
+  if (Array.isArray(value) && !isList) throw new Error('use one value, not a list')
+  const values: unknown[] = Array.isArray(value) ? value : [value]
+  const isBare = values.every((one) => one !== null && typeof one !== 'object' && one !== '')
+  if (!isBare) throw new Error('it has no value; give one, or leave it out')
+  return values.join(',')
 }
 
 function segmentSize(text: string): number {

@@ -8,6 +8,7 @@ import { deriveStreamSecret, keyId } from '../replication-file/keys.js'
 import { peekHeader } from '../replication-file/part-header.js'
 import { parsePairing } from '../transport/pairing-string.js'
 import { SecretFiles } from './secret-files.js'
+import { parseStoredPairing } from './stored-pairing.js'
 
 const defaultState = '/var/lib/tidemark'
 
@@ -70,7 +71,7 @@ async function findSecret(bytes: Buffer, stateDirectory = defaultState): Promise
   const taken = await new SecretFiles(path.join(stateDirectory, 'destinations'))
     .readAll()
     .catch(() => new Map<string, string>())
-  const texts = [...[...given.values()].map((text) => String(JSON.parse(text).pairing)), ...taken.values()]
+  const texts = [...[...given].map(([name, text]) => parseStoredPairing(text, name).pairing), ...taken.values()]
   return texts
     .map((text) => deriveStreamSecret(parsePairing(text).secret, header.streamId))
     .find((secret) => keyId(secret).equals(header.keyId))

@@ -15,8 +15,10 @@ import { bearerToken } from '../transport/pairing-keys.js'
 import { formatPairing, parsePairing } from '../transport/pairing-string.js'
 import type { InboundStreams } from './inbound-streams.js'
 import type { SecretFiles } from './secret-files.js'
+import { parseStoredCertificate, parseStoredPairing, type StoredPairing } from './stored-pairing.js'
 
 const defaultPort = 7443
+const certificateFile = 'certificate.json'
 const listenKey = 'agent/listen'
 const listenRetryMs = 5_000
 
@@ -30,12 +32,6 @@ export interface PairingsOptions {
   /** HOST:PORT of the configuration. */
   readonly listen: string | undefined
   readonly report: ReportEvent
-}
-
-interface StoredPairing {
-  readonly pairing: string
-  /** The folder its files arrive in. */
-  readonly inbox: string
 }
 
 /** The pairings this agent gave out, and the listener that serves those over https. */
@@ -58,10 +54,10 @@ export class Pairings {
   }
 
   async open(): Promise<void> {
-    const stored = (await this.#options.ownSecrets.readAll()).get('certificate.json')
-    if (stored !== undefined) this.#certificate = Promise.resolve(JSON.parse(stored) as Certificate)
-    for (const text of (await this.#options.pairingSecrets.readAll()).values()) {
-      const { pairing, inbox } = JSON.parse(text) as StoredPairing
+    const stored = (await this.#options.ownSecrets.readAll()).get(certificateFile)
+    if (stored !== undefined) this.#certificate = Promise.resolve(parseStoredCertificate(stored, certificateFile))
+    for (const [name, text] of await this.#options.pairingSecrets.readAll()) {
+      const { pairing, inbox } = parseStoredPairing(text, `pairings/${name}`)
       this.#admit(parsePairing(pairing), inbox)
     }
     const listen = this.#options.listen ?? this.#options.store.get<string>(listenKey)
@@ -168,7 +164,7 @@ export class Pairings {
 
   async #makeCertificate(): Promise<Certificate> {
     const certificate = await makeCertificate()
-    await this.#options.ownSecrets.write('certificate.json', JSON.stringify(certificate))
+    await this.#options.ownSecrets.write(certificateFile, JSON.stringify(certificate))
     return certificate
   }
 }

@@ -138,12 +138,12 @@ export class AcknowledgementReader {
     if (value.wanted.length > 0) onWanted(value.wanted)
     const moved = value.appliedEpoch > position.appliedEpoch && value.appliedEpoch <= position.cutEpoch
     const before = position.verify
-    await state.move(({ sentEpoch, verify }) => ({
+    await state.move(({ sentEpoch, cutLsn, verify }) => ({
       acknowledgement: value.sequence,
       verify: hearComparison(verify, value.comparison ?? null),
       ...(moved && {
         appliedEpoch: value.appliedEpoch,
-        appliedLsn: value.appliedLsn,
+        appliedLsn: earlier(value.appliedLsn, cutLsn),
         sentEpoch: Math.max(sentEpoch, value.appliedEpoch),
       }),
     }))
@@ -179,4 +179,9 @@ export class AcknowledgementReader {
     })
     if (lost.length > 0) onWanted(lost)
   }
+}
+
+/** Nothing beyond what was cut can be applied; and the next journal begins behind whatever is recorded as known. */
+function earlier(said: string, cutLsn: string): string {
+  return BigInt(said) < BigInt(cutLsn) ? said : cutLsn
 }

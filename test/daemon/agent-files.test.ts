@@ -7,6 +7,7 @@ import { EventJournal } from '../../src/daemon/event-journal.js'
 import { LmdbStore } from '../../src/daemon/lmdb-store.js'
 import { SecretFiles } from '../../src/daemon/secret-files.js'
 import { lockState } from '../../src/daemon/state-lock.js'
+import { parseStoredCertificate, parseStoredPairing } from '../../src/daemon/stored-pairing.js'
 import { scratchFolder } from '../fixtures/paths.js'
 
 t.test('the configuration says what it means, and an option nobody knows is refused by name', async (t) => {
@@ -43,6 +44,12 @@ t.test('the configuration says what it means, and an option nobody knows is refu
     'volume:\n  threads: 99\n',
     'a: [\n',
     '__proto__: 1\n',
+    'pool:\n  marks: [{ toString: 1 }]\n',
+    'pool:\n  marks: [[50], 60]\n',
+    'buffer:\n  directory:\n',
+    'buffer:\n  directory: ""\n',
+    'inbound:\n  directory: [/a, /b]\n',
+    'listen:\n',
   ]
   for (const text of wrong) {
     writeFileSync(file, text)
@@ -70,6 +77,48 @@ t.test('events are numbered on over a restart, and a line cut short by a crash i
       [4, 'd'],
     ],
   )
+  t.same(new EventJournal(file).after(3), second.after(3), 'what came after the crash is a line of its own')
+})
+
+t.test('a line that is no event of ours is skipped, so that the others can be answered', async (t) => {
+  const file = join(scratchFolder(t, 'events'), 'events.ndjson')
+  const whole = { number: 7, time: '2026-01-01T00:00:00.000Z', severity: 'info', code: 'X', object: 'o', text: 'a' }
+  const wrong = [
+    { number: 8 },
+    { ...whole, severity: 'loud' },
+    { ...whole, text: 5 },
+    { ...whole, number: 2 ** 53 - 1 },
+  ]
+  writeFileSync(file, [null, 5, [], ...wrong, whole, ''].map((line) => `${JSON.stringify(line)}\n`).join(''))
+  const events = new EventJournal(file)
+  t.same(events.after(0), [whole])
+  events.report({ severity: 'info', code: 'X', object: 'o', text: 'b' })
+  t.same(
+    events.after(7).map(({ number }) => number),
+    [8],
+  )
+})
+
+t.test('a secret that is damaged is named, and nothing of it is quoted', async (t) => {
+  const pairing = { pairing: 'tidemark1-x', inbox: '/srv/in' }
+  t.same(parseStoredPairing(JSON.stringify(pairing), 'pairings/a'), pairing)
+  const certificate = { key: 'k', cert: 'c' }
+  t.same(parseStoredCertificate(JSON.stringify(certificate), 'certificate.json'), certificate)
+  const damage = [
+    '',
+    '{"pairing":"hush',
+    'null',
+    '5',
+    '[]',
+    '{"pairing":"hush"}',
+    '{"pairing":5,"inbox":"hush"}',
+    'hush',
+  ]
+  for (const text of damage) {
+    const refusal = { code: 'SECRET_DAMAGED', object: 'pairings/a', message: /^(?!.*hush)/ }
+    t.throws(() => parseStoredPairing(text, 'pairings/a'), refusal, text)
+    t.throws(() => parseStoredCertificate(text, 'certificate.json'), { code: 'SECRET_DAMAGED' }, text)
+  }
 })
 
 t.test('secrets are private files, and one that others can read is refused', async (t) => {

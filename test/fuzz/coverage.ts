@@ -1,7 +1,10 @@
 import { type Profiler, Session } from 'node:inspector'
 
+/** This project's code, and that which reads bytes for it. */
+const followed = /\/dist\/src\/|\/node_modules\/(basic-ftp|yaml)\//
+
 /**
- * Which blocks of this project's code have run, by V8's precise coverage.
+ * Which blocks of this code have run, by V8's precise coverage.
  *
  * Asking costs some milliseconds, however little has run since: a fuzzer asks once for many inputs, and again for each of
  * them only when there is something new.
@@ -26,7 +29,7 @@ export class Coverage {
     const { result } = this.#post('Profiler.takePreciseCoverage') as Profiler.TakePreciseCoverageReturnType
     const fresh: string[] = []
     for (const { url, functions } of result) {
-      if (!url.includes('/dist/src/')) continue
+      if (!followed.test(url)) continue
       for (const { ranges } of functions) {
         for (const { startOffset, endOffset, count } of ranges) {
           const block = `${url}:${startOffset}-${endOffset}`

@@ -1,5 +1,9 @@
 /** The thread that feeds a target; the one that started it watches over its time. */
 import { createHash } from 'node:crypto'
+import { readlinkSync } from 'node:fs'
+import { setPriority } from 'node:os'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { parentPort, workerData } from 'node:worker_threads'
 import { StorageError } from '../../src/block/storage-error.js'
 import { MiB } from '../../src/block/units.js'
@@ -14,27 +18,35 @@ const batchTimes = 4
 const batchLimit = 10_000
 /** Inputs that found something new, kept in memory. */
 const corpusLimit = 4000
+/** What one input may take, and what may stay when all of them are over. */
 const memoryLimitBytes = 384 * MiB
 
 const job = workerData as FuzzJob
 const current = new Uint8Array(job.current)
 const currentLength = new Int32Array(job.currentLength)
 
+setFlagsFromString('--expose-gc')
+const collectGarbage: () => void = runInNewContext('gc')
 const tell = (message: FuzzMessage): void => parentPort!.postMessage(message)
 // Blocks are counted in code that is compiled from here on, so what is tried is loaded behind this.
 const coverage = job.blind ? undefined : new Coverage()
-const { targets } = await import('./targets.js')
+const { targets } = (await import(job.module)) as typeof import('./targets.js')
 const target = await targets[job.target]!(job.folder)
 const random = new Random(job.seed)
 const corpus: Buffer[] = []
 const codes = new Map<string, number>()
 let runs = 0
 
-if (await feedAll([...target.seeds(), ...job.corpus.map((bytes) => Buffer.from(bytes))])) {
+tell({ kind: 'ready', thread: readlinkSync('/proc/thread-self') })
+const known = job.corpus.map((bytes) => Buffer.from(bytes))
+if (await feedAll(job.minimise ? target.seeds() : [...target.seeds(), ...known])) {
   // What these reach is known before anything is new.
   coverage?.takeNew()
-  const found = await search()
-  if (found) tell({ kind: 'done', runs, blocks: coverage?.blockCount ?? 0, codes: [...codes], corpus: corpus.length })
+  // Of this thread alone.
+  setPriority(0, job.nice)
+  const deadline = performance.now() + job.seconds * 1000
+  const isSound = job.minimise ? await findEach(known) : await search(deadline)
+  if (isSound) tell({ kind: 'done', runs, blocks: coverage?.blockCount ?? 0, codes: [...codes], corpus: corpus.length })
 }
 
 /** @returns false when there was a finding: it is told */
@@ -46,21 +58,34 @@ async function feedAll(inputs: readonly Buffer[]): Promise<boolean> {
   return true
 }
 
-async function search(): Promise<boolean> {
+/** Shorter ones first. @returns false when there was a finding */
+async function findEach(inputs: readonly Buffer[]): Promise<boolean> {
+  for (const input of [...inputs].sort((one, other) => one.length - other.length)) {
+    if (!(await feed(target, input))) return false
+    if ((coverage?.takeNew() ?? []).length > 0) keep(input)
+  }
+  return true
+}
+
+function keep(input: Buffer): void {
+  if (corpus.length < corpusLimit) corpus.push(input)
+  if (!job.save && !job.minimise) return
+  tell({ kind: 'new', input, name: createHash('sha256').update(input).digest('hex').slice(0, 16) })
+}
+
+async function search(deadline: number): Promise<boolean> {
   const words = target.words ?? []
   const memoryBefore = process.memoryUsage().rss
-  const deadline = performance.now() + job.seconds * 1000
   let batchSize = 32
   while (performance.now() < deadline) {
     const from = performance.now()
     const batch = Array.from({ length: batchSize }, () => mutate(random, random.pick(corpus), corpus, words))
-    for (const input of batch) if (!(await feed(target, input))) return false
-    const fed = performance.now()
-    const grownBytes = process.memoryUsage().rss - memoryBefore
-    if (grownBytes > memoryLimitBytes) {
-      tell({ kind: 'finding', input: batch.at(-1)!, text: `${Math.round(grownBytes / MiB)} MiB more memory` })
-      return false
+    for (const input of batch) {
+      if (performance.now() > deadline) return true
+      if (!(await feed(target, input))) return false
     }
+    const fed = performance.now()
+    if (process.memoryUsage().rss - memoryBefore > memoryLimitBytes && !(await weigh(batch, memoryBefore))) return false
     const fresh = coverage?.takeNew() ?? []
     const lookMs = performance.now() - fed
     const wanted = (batchSize * lookMs * batchTimes) / Math.max(fed - from, 0.1)
@@ -72,6 +97,29 @@ async function search(): Promise<boolean> {
     coverage.note(fresh)
   }
   return true
+}
+
+/**
+ * The memory has grown. What only waits to be collected is none's fault: each input of the batch is fed again, with
+ * nothing to collect before it, and what is there when all is collected has leaked.
+ *
+ * @returns false when there was a finding
+ */
+async function weigh(batch: readonly Buffer[], beforeBytes: number): Promise<boolean> {
+  const find = (input: Buffer, grownBytes: number): false => {
+    tell({ kind: 'finding', input, text: `${Math.round(grownBytes / MiB)} MiB more memory` })
+    return false
+  }
+  for (const input of batch) {
+    collectGarbage()
+    const from = process.memoryUsage().rss
+    if (!(await feed(target, input))) return false
+    const grownBytes = process.memoryUsage().rss - from
+    if (grownBytes > memoryLimitBytes) return find(input, grownBytes)
+  }
+  collectGarbage()
+  const leftBytes = process.memoryUsage().rss - beforeBytes
+  return leftBytes <= memoryLimitBytes || find(batch.at(-1)!, leftBytes)
 }
 
 /** Which of these reach something new: by halves. @returns false when there was a finding */
@@ -87,8 +135,7 @@ async function find(coverage: Coverage, inputs: readonly Buffer[], deadline: num
     if (!(await find(coverage, inputs.slice(0, middle), deadline))) return false
     return find(coverage, inputs.slice(middle), deadline)
   }
-  if (corpus.length < corpusLimit) corpus.push(input)
-  if (job.save) tell({ kind: 'new', input, name: createHash('sha256').update(input).digest('hex').slice(0, 16) })
+  keep(input)
   return true
 }
 

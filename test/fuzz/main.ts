@@ -16,6 +16,9 @@ Anything but a StorageError is a finding, and so is what takes too long or too m
   --seconds N    how long, each target (default: 10)
   --seed S       of the mutations (default: a new one)
   --save         add to test/fuzz/corpus what reaches something new
+  --nice N       the priority of the search, as nice(1) has it (default: 0)
+  --report       one line of JSON instead of text, and an end with the standard input
+  --minimise     no search: remove from test/fuzz/corpus what reaches nothing that the rest does not
   --blind        without coverage: for what coverage costs
   --input FILE   feed this alone and show what happens
 
@@ -28,6 +31,9 @@ const { values, positionals } = parseArgs({
     seconds: { type: 'string', default: '10' },
     seed: { type: 'string' },
     save: { type: 'boolean', default: false },
+    nice: { type: 'string', default: '0' },
+    report: { type: 'boolean', default: false },
+    minimise: { type: 'boolean', default: false },
     blind: { type: 'boolean', default: false },
     input: { type: 'string' },
     help: { type: 'boolean', default: false },
@@ -36,9 +42,17 @@ const { values, positionals } = parseArgs({
 const [name] = positionals
 const chosen = name === 'all' ? Object.keys(targets) : [name ?? '']
 const seconds = Number(values.seconds)
+const nice = Number(values.nice)
 const seed = values.seed === undefined ? newSeed() : Number(values.seed)
 const known = chosen.every((target) => Object.hasOwn(targets, target))
-if (values.help || !known || !(seconds > 0) || !Number.isSafeInteger(seed)) {
+if (
+  values.help ||
+  !known ||
+  !(seconds > 0) ||
+  !Number.isSafeInteger(seed) ||
+  !(nice >= 0 && nice <= 19) ||
+  (values.minimise && values.blind)
+) {
   process.stdout.write(usage)
   process.exit(values.help ? 0 : 2)
 }
@@ -46,9 +60,16 @@ if (values.input !== undefined) await feedOne(chosen[0]!, values.input)
 else await feedAll()
 
 async function feedAll(): Promise<void> {
+  // Whoever reads the report ends this with himself.
+  if (values.report) process.stdin.on('end', () => process.exit(1)).resume()
   for (const target of chosen) {
     const from = performance.now()
-    const report = await fuzz({ target, seconds, seed, save: values.save, blind: values.blind })
+    const { save, blind, minimise } = values
+    const report = await fuzz({ target, seconds, seed, nice, save, blind, minimise })
+    if (values.report) {
+      console.log(JSON.stringify(report))
+      continue
+    }
     const { runs, blocks, corpus, codes, finding } = report
     const perSecond = Math.round(runs / ((performance.now() - from) / 1000))
     console.log(`${target}: ${runs} inputs, ${perSecond}/s, ${blocks} blocks, corpus ${corpus}, seed ${seed}`)
@@ -57,6 +78,7 @@ async function feedAll(): Promise<void> {
     console.log(`  FINDING ${finding.file}\n  ${finding.text}`)
     process.exitCode = 1
   }
+  process.stdin.pause()
 }
 
 async function feedOne(target: string, file: string): Promise<void> {

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto'
 import t, { type Test } from 'tap'
 import type { StorageError } from '../../src/block/storage-error.js'
 import { AcknowledgementReader } from '../../src/replication/acknowledgement-reader.js'
-import { StreamState } from '../../src/replication/stream-state.js'
+import { nextJournalLsn, StreamState } from '../../src/replication/stream-state.js'
 import { beginVerify } from '../../src/replication/verify-state.js'
 import {
   type Acknowledgement,
@@ -110,6 +110,16 @@ t.test('what was released as received and is asked for again is lost at the dest
   t.same(rig.lost, [], 'what it has, or was never sent, is not lost')
   await rig.put(sealed({ sequence: 9, receivedEpoch: 6, wanted: [{ epoch: 7, part: 0 }] }))
   t.same(rig.lost, [7])
+})
+
+t.test('an LSN beyond what was cut is not believed: the next journal begins behind it', async (t) => {
+  const rig = await Rig.start(t)
+  await rig.state.move({ cutLsn: '9000' })
+  await rig.put(sealed({ appliedLsn: '4096' }))
+  t.match(rig.state.position, { appliedEpoch: 4, appliedLsn: '4096' })
+  await rig.put(sealed({ sequence: 7, appliedEpoch: 5, appliedLsn: '99999999999999999999' }))
+  t.match(rig.state.position, { appliedEpoch: 5, appliedLsn: '9000' })
+  t.equal(nextJournalLsn(rig.state.position, 4096), 4n * 4096n)
 })
 
 t.test('an older acknowledgement put back changes nothing', async (t) => {

@@ -7,6 +7,8 @@ import type { OpenTarget } from '../target.js'
 const samples = [
   'listen: 0.0.0.0:8443\nbuffer:\n  directory: /srv/buffer\n  limit: 20GiB\n',
   'journal: { segment: 64MiB, limit: 1GiB }\ninbound:\n  directory: /srv/in\n  pool: main\n',
+  'pool: { marks: [{ toString: 1 }] }\n',
+  'buffer:\n  directory:\ninbound: { directory: [a, b] }\n',
   'pool:\n  wait: 30s\n  marks: [50, 70.5, 95]\nvolume:\n  threads: 4\n  direct: true\n',
 ]
 

@@ -1,18 +1,22 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { StorageError } from '../../../src/block/storage-error.js'
 import { MiB } from '../../../src/block/units.js'
+import { checkDeclarations } from '../../../src/destage/declarations.js'
 import { decodePart } from '../../../src/replication-file/decode-part.js'
 import { encodePart, sealPart } from '../../../src/replication-file/encode-part.js'
+import { formatInspected, inspectPart } from '../../../src/replication-file/inspect-part.js'
 import { keyId } from '../../../src/replication-file/keys.js'
 import { shrink } from '../../../src/replication-file/lz4.js'
+import type { PartRecord } from '../../../src/replication-file/part.js'
 import {
   PART_HEADER_BYTES,
   PART_VERSION,
   partHeaderLayout,
   writeHeader,
 } from '../../../src/replication-file/part-header.js'
-import { writeIndex } from '../../../src/replication-file/part-index.js'
+import { payloadOf, writeIndex } from '../../../src/replication-file/part-index.js'
 import { repositoryRoot } from '../../fixtures/paths.js'
 import { digestRecords, sampleHeader, sampleRecords, streamSecret, write } from '../../replication-file/samples.js'
 import type { FuzzTarget, OpenTarget } from '../target.js'
@@ -27,11 +31,19 @@ export const part: OpenTarget = (): FuzzTarget => ({
     Buffer.concat([Buffer.of(0), ...encodePart(sampleHeader, sampleRecords, streamSecret).bytes]),
     Buffer.concat([Buffer.of(0), ...encodePart(sampleHeader, digestRecords, streamSecret).bytes]),
     Buffer.concat([Buffer.of(0), readFileSync(join(repositoryRoot, 'test/fixtures/replication-file/part-v1.tmr'))]),
-    clear([Buffer.alloc(4096, 7)], false),
-    clear([Buffer.alloc(4096, 7)], true),
-    clear([Buffer.alloc(512, 1), Buffer.from(Array.from({ length: 8192 }, (_, at) => (at * at) & 255))], true),
-    // A bomb: 16 MiB of zeros.
-    clear([Buffer.alloc(4 * MiB)], true),
+    clear([write(0, Buffer.alloc(4096, 7))], false),
+    clear([write(0, Buffer.alloc(4096, 7))], true),
+    clear(
+      [
+        write(0, Buffer.alloc(512, 1)),
+        write(MiB, Buffer.from(Array.from({ length: 8192 }, (_, at) => (at * at) & 255))),
+      ],
+      true,
+    ),
+    clear(sampleRecords, false),
+    clear(digestRecords, false),
+    // A bomb: 4 MiB of zeros.
+    clear([write(0, Buffer.alloc(4 * MiB))], true),
   ],
   run(input) {
     const bytes = (input[0] ?? 0) === 0 ? input.subarray(1) : sealed(input)
@@ -40,12 +52,29 @@ export const part: OpenTarget = (): FuzzTarget => ({
     assert(header.version > 1 || records.every(({ kind }) => kind !== 'digest'))
     const rawBytes = records.reduce((sum, record) => sum + ('payload' in record ? record.payload.length : 0), 0)
     assert(rawBytes <= header.rawLength)
+    for (const item of inspectPart(bytes, streamSecret))
+      assert(JSON.stringify(item) !== '' && formatInspected(item) !== '')
+    declare(records)
   },
 })
 
-function clear(payloads: readonly Buffer[], compress: boolean): Buffer {
-  const frames = payloads.map((raw) => ({ raw, ...(compress ? shrink(raw) : { encoding: 0, stored: raw }) }))
-  const records = payloads.map((payload, at) => write(at * MiB, payload))
+/** What the destination makes of the names: files of its own. */
+function declare(records: readonly PartRecord[]): void {
+  const declared = records.flatMap((record) =>
+    record.kind === 'volume' ? [{ ...record, index: record.volume as number }] : [],
+  )
+  try {
+    for (const { name } of checkDeclarations(declared)) assert(/^[\w.-]+$/.test(name), name)
+  } catch (error) {
+    if (!(error instanceof StorageError)) throw error
+  }
+}
+
+function clear(records: readonly PartRecord[], compress: boolean): Buffer {
+  const payloads = records.map(payloadOf)
+  const frames = payloads
+    .filter((raw) => raw !== undefined && raw.length > 0)
+    .map((raw) => ({ raw: raw!, ...(compress ? shrink(raw!) : { encoding: 0, stored: raw! }) }))
   const entries = frames.map(({ encoding, stored, raw }) => ({
     ...{ encoding, storedLength: stored.length, rawLength: raw.length },
   }))
@@ -53,7 +82,7 @@ function clear(payloads: readonly Buffer[], compress: boolean): Buffer {
   const header = writeHeader(sampleHeader, {
     ...{ version: PART_VERSION, writerVersion: 1, indexEncoding: 0, keyId: keyId(streamSecret) },
     ...{ recordCount: records.length, frameCount: frames.length },
-    rawLength: payloads.reduce((sum, { length }) => sum + length, 0),
+    rawLength: frames.reduce((sum, { raw }) => sum + raw.length, 0),
     dataLength: frames.reduce((sum, { stored }) => sum + stored.length, 0),
     ...{ indexLength: index.length, indexRawLength: index.length },
   })
