@@ -53,9 +53,9 @@ const proofs: readonly Proof[] = [
     command: (seed) => [
       ...powerCutNode,
       ...['dist/test/crash/power-cut/main.js', '--seed', `${seed}`],
-      ...['--cuts', '900', '--seconds', '8', '--agents', '12'],
+      ...['--cuts', '2800', '--seconds', '8', '--agents', '8'],
     ],
-    ...{ rounds: 912, unit: 'cuts', besideItself: true },
+    ...{ rounds: 2808, unit: 'cuts', besideItself: true },
   },
   {
     name: 'simulation',
