@@ -14,6 +14,8 @@ export interface AgentConfig {
   readonly bufferLimitBytes: number
   readonly journalLimitBytes: number
   readonly segmentBytes: number
+  /** The backing of a stream's volumes is synced, and its journal before that given up, this often while there are writes. */
+  readonly checkpointMs: number
   /** What is recorded, and copied again, as a whole. */
   readonly regionBytes: number
   /** Regions of a stream that are in its record, as bytes: what is read again after a power cut, at the most. */
@@ -41,6 +43,7 @@ const options: Record<string, { readonly field: keyof AgentConfig; readonly read
   'buffer.limit': { field: 'bufferLimitBytes', read: parseSize },
   'journal.limit': { field: 'journalLimitBytes', read: parseSize },
   'journal.segment': { field: 'segmentBytes', read: segmentSize },
+  'journal.checkpoint': { field: 'checkpointMs', read: checkpointTime },
   'regions.size': { field: 'regionBytes', read: regionSize },
   'regions.limit': { field: 'regionLimitBytes', read: parseSize },
   'inbound.directory': { field: 'inboundDirectory', read: path.resolve },
@@ -63,6 +66,7 @@ export async function readConfig(file: string | undefined, stateDirectory: strin
     bufferLimitBytes: 8 * GiB,
     journalLimitBytes: 4 * GiB,
     segmentBytes: 32 * MiB,
+    checkpointMs: 5_000,
     regionBytes: MiB,
     regionLimitBytes: 16 * GiB,
     inboundDirectory: path.join(stateDirectory, 'inbound'),
@@ -116,6 +120,12 @@ function segmentSize(text: string): number {
   const bytes = parseSize(text)
   if (bytes % MiB !== 0 || bytes < 4 * MiB || bytes > GiB) throw new Error('use whole MiB, from 4MiB to 1GiB')
   return bytes
+}
+
+function checkpointTime(text: string): number {
+  const milliseconds = parseDuration(text)
+  if (milliseconds < 100 || milliseconds > 60_000) throw new Error('use 100ms to 1m')
+  return milliseconds
 }
 
 function regionSize(text: string): number {

@@ -332,6 +332,7 @@ export class Streams {
         intercept,
         segmentBytes: config.segmentBytes,
         limitBytes: config.journalLimitBytes,
+        checkpointMs: config.checkpointMs,
         recoverer: this.#recoverer,
       },
       regions: {

@@ -12,7 +12,11 @@ import {
 import { checksumWords } from './header-checksum.js'
 import { damaged, type SegmentFile } from './segment-file.js'
 
-/** Read at once, unless a record is larger. */
+/**
+ * Read at once, unless a record is larger: little at first, as behind the end of a journal lies nothing that counts, and twice as
+ * much each time.
+ */
+const FIRST_CHUNK_BYTES = 256 * 1024
 const CHUNK_BYTES = 4 * 1024 * 1024
 const magic = Buffer.from(RECORD_MAGIC).readUInt32LE()
 
@@ -83,6 +87,7 @@ export class SegmentScan {
   /** The same memory. Places lie at multiples of 64 in it. */
   #words: Uint32Array
   #start: number
+  #chunkBytes = FIRST_CHUNK_BYTES
 
   constructor(file: SegmentFile, options: ScanOptions) {
     this.file = file
@@ -177,7 +182,8 @@ export class SegmentScan {
     const end = this.position + length
     if (this.position >= this.#start && end <= this.#start + this.#bytes.length) return true
     if (this.#fixed) return false
-    const wanted = Math.min(Math.max(length, CHUNK_BYTES), this.#endPosition - this.position)
+    const wanted = Math.min(Math.max(length, this.#chunkBytes), this.#endPosition - this.position)
+    this.#chunkBytes = Math.min(2 * this.#chunkBytes, CHUNK_BYTES)
     const chunk = Buffer.allocUnsafeSlow(wanted)
     const got = this.file.read(this.position, chunk)
     this.#bytes = chunk.subarray(0, got)

@@ -30,6 +30,8 @@ export interface StreamJournalOptions {
   readonly intercept: Intercept
   readonly segmentBytes: number
   readonly limitBytes: number
+  /** A checkpoint is taken this often while there are writes; default: 5 s. */
+  readonly checkpointMs?: number
   readonly onEvent: (event: JournalEvent) => void
   /** Where it is replayed; undefined: in a worker of its own. */
   readonly recoverer?: LentWorker
@@ -44,6 +46,8 @@ export interface RecoveryReport {
   /** The machine was restarted while the journal was open: what was not flushed may be on the backing alone. */
   readonly afterPowerCut: boolean
 }
+
+const checkpointMs = 5_000
 
 /** One stream's journal while an agent runs: recovery, the native writer, checkpoints, trimming. */
 export class StreamJournal {
@@ -146,6 +150,10 @@ export class StreamJournal {
 
   get id(): Buffer {
     return Buffer.from(this.#state.journalId, 'hex')
+  }
+
+  get checkpointMs(): number {
+    return this.#options.checkpointMs ?? checkpointMs
   }
 
   get segmentBytes(): number {

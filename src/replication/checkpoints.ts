@@ -8,8 +8,6 @@ import type { RegionKeeper } from './region-keeper.js'
 import type { StreamHealth } from './stream-health.js'
 import type { StreamState } from './stream-state.js'
 
-/** The backing is synced, and the journal before it given up, this often while there are writes. */
-const checkpointMs = 5_000
 /** Hosts wait at most so long for room in a full journal while epochs are cut. */
 const roomLimitMs = 20_000
 const roomPollMs = 100
@@ -43,7 +41,7 @@ export class Checkpoints {
 
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
-      await this.pause.wait(checkpointMs, signal)
+      await this.pause.wait(this.#journal.checkpointMs, signal)
       if (signal.aborted) return
       await this.#take().catch(unlessNotTaken)
       await this.#tendRegions(signal)

@@ -4,7 +4,7 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { repositoryRoot } from '../fixtures/paths.js'
-import { ownNamespace } from '../fixtures/power-cut.js'
+import { powerCutNode } from '../fixtures/power-cut.js'
 import { newSeed } from '../pool/model/random.js'
 
 interface Proof {
@@ -51,11 +51,11 @@ const proofs: readonly Proof[] = [
   {
     name: 'power-cut',
     command: (seed) => [
-      ...ownNamespace,
-      ...[process.execPath, 'dist/test/crash/power-cut/main.js', '--seed', `${seed}`],
-      ...['--cuts', '900', '--seconds', '8', '--agents', '12'],
+      ...powerCutNode,
+      ...['dist/test/crash/power-cut/main.js', '--seed', `${seed}`],
+      ...['--cuts', '2800', '--seconds', '8', '--agents', '8'],
     ],
-    ...{ rounds: 912, unit: 'cuts', besideItself: true },
+    ...{ rounds: 2808, unit: 'cuts', besideItself: true },
   },
   {
     name: 'simulation',

@@ -32,7 +32,11 @@ t.test('the configuration says what it means, and an option nobody knows is refu
   t.match(await readConfig(file, '/state'), { inboundPool: 'copies', poolWaitMs: 90_000, poolMarks: [60, 97.5] })
   writeFileSync(file, 'pool:\n  marks: 80\n')
   t.match(await readConfig(file, '/state'), { poolMarks: [80] })
+  writeFileSync(file, 'journal:\n  checkpoint: 500ms\n')
+  t.match(await readConfig(file, '/state'), { checkpointMs: 500 })
   const wrong = [
+    'journal:\n  checkpoint: 50ms\n',
+    'journal:\n  checkpoint: 2m\n',
     'pool:\n  marks: [85, 70]\n',
     'pool:\n  marks: [0, 70]\n',
     'pool:\n  marks: [70, 101]\n',

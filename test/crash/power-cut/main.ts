@@ -161,7 +161,7 @@ async function attempt(
 ): Promise<string[]> {
   const { device } = recording
   try {
-    await device.mount(workplace.shell)
+    await device.mount()
   } catch (error) {
     return [`the file system: ${error}`]
   }
@@ -170,7 +170,7 @@ async function attempt(
   } catch (error) {
     return [error instanceof Error ? (error.stack ?? String(error)) : String(error)]
   } finally {
-    await device.unmount(workplace.shell)
+    await device.drop()
   }
 }
 

@@ -32,12 +32,15 @@ export interface Workload {
   readonly thin: StampWriteOptions
 }
 
-/** Segments as small as they come, so that they are recycled, and few regions, so that their record rotates, all the time. */
-export const config =
-  'journal:\n  segment: 4MiB\n  limit: 32MiB\nregions:\n  size: 64KiB\n  limit: 2MiB\nbuffer:\n  limit: 64MiB\n'
+/** Few regions, so that their record rotates all the time; segments as small as they come. */
+const rest = 'regions:\n  size: 64KiB\n  limit: 2MiB\nbuffer:\n  limit: 64MiB\n'
+/** Checkpoints, and with them recycled segments, many in a recording; and a replay that is short. */
+const config = `journal:\n  segment: 4MiB\n  limit: 32MiB\n  checkpoint: 500ms\n${rest}`
+/** Next to no checkpoint: all that was ever journaled is replayed. */
+const longReplay = `journal:\n  segment: 4MiB\n  limit: 32MiB\n${rest}`
 /** Buffers that are soon full when the link ends. */
 const smallBuffers =
-  'journal:\n  segment: 4MiB\n  limit: 16MiB\nregions:\n  size: 64KiB\n  limit: 2MiB\nbuffer:\n  limit: 6MiB\n'
+  'journal:\n  segment: 4MiB\n  limit: 16MiB\n  checkpoint: 500ms\nregions:\n  size: 64KiB\n  limit: 2MiB\nbuffer:\n  limit: 6MiB\n'
 
 const small = { linearBytes: 4 * MiB, config }
 const ext4 = { fileSystem: 'ext4', atomBytes: 4096 } as const
@@ -67,12 +70,12 @@ export const workloads: readonly Workload[] = [
     thin: { threads: 2, sizes: '16384', fsyncEvery: 32, rate: 300 },
   },
   {
-    ...{ name: 'failed-ext4', course: 'failed-flush', ...ext4, stream: true, ...small },
+    ...{ name: 'failed-ext4', course: 'failed-flush', ...ext4, stream: true, ...small, config: longReplay },
     linear: flushing,
     thin: seldomFlushing,
   },
   {
-    ...{ name: 'failed-xfs', course: 'failed-flush', ...xfs, stream: true, ...small },
+    ...{ name: 'failed-xfs', course: 'failed-flush', ...xfs, stream: true, ...small, config: longReplay },
     linear: flushing,
     thin: seldomFlushing,
   },

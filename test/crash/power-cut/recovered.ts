@@ -1,5 +1,5 @@
-import { existsSync, readdirSync, readFileSync } from 'node:fs'
-import { readFile } from 'node:fs/promises'
+import { existsSync, readdirSync } from 'node:fs'
+import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type Lsn, lsn, MiB } from '../../../src/block/units.js'
 import type { WorkerCalls } from '../../../src/block/worker-calls.js'
@@ -125,7 +125,7 @@ export class Recovered {
       onFailed: (message) => void this.events.push(`regions failed: ${message}`),
       onDamage: (path) => void this.events.push(`${path} is damaged`),
     })
-    const thin = this.#thinVolume(null)
+    const thin = this.#thinVolume()
     const volumes = new RecordedVolumes(definition.volumes, (name) => (name === thin.name ? thin : this.#linear))
     await volumes.hold()
     this.#closing.push(() => volumes.letGo())
@@ -181,23 +181,43 @@ export class Recovered {
     return this.#pool.volume(this.#recording.names.thin).snapshots.map(({ name }) => name)
   }
 
-  /** Look at a volume, or at a snapshot of the thin one, where its bytes can be read. */
-  async look<T>(
-    what: VolumeKind | { snapshot: string },
-    judge: (path: string, bytes: Buffer) => Promise<T>,
-  ): Promise<T> {
-    if (what === 'linear') return judge(this.#linear.path, readFileSync(this.#linear.path))
-    const volume = this.#thinVolume(what === 'thin' ? null : what.snapshot)
+  /** Look at a volume where its bytes can be read. They are valid until the next cut. */
+  async look<T>(kind: VolumeKind, judge: (path: string, bytes: Buffer) => Promise<T>): Promise<T> {
+    if (kind === 'linear') return judge(this.#linear.path, await readAll(this.#linear.path, kind))
+    const volume = this.#thinVolume()
     await volume.hold()
     try {
-      return await judge(volume.path, await readFile(volume.path))
+      return await judge(volume.path, await readAll(volume.path, kind))
     } finally {
       await volume.release()
     }
   }
 
-  #thinVolume(snapshot: string | null): HostVolume {
-    return this.#thin.get(this.#pool, this.#recording.names.thin, snapshot)
+  #thinVolume(): HostVolume {
+    return this.#thin.get(this.#pool, this.#recording.names.thin, null)
+  }
+}
+
+/** Kept from cut to cut: new memory of this size, each time, is what makes a cut wait for the garbage collector. */
+const memory = new Map<VolumeKind, Buffer>()
+/** What a front end serves is read by whole sectors: the kernel splits larger reads oddly. */
+const pieceBytes = MiB / 2
+
+async function readAll(path: string, kind: VolumeKind): Promise<Buffer> {
+  const file = await open(path, 'r')
+  try {
+    const { size } = await file.stat()
+    const known = memory.get(kind)
+    const bytes = known?.length === size ? known : Buffer.alloc(size)
+    memory.set(kind, bytes)
+    for (let at = 0; at < size; at += pieceBytes) {
+      const wanted = Math.min(pieceBytes, size - at)
+      const { bytesRead } = await file.read(bytes, at, wanted, at)
+      if (bytesRead !== wanted) throw new Error(`${path} ends at ${at + bytesRead}`)
+    }
+    return bytes
+  } finally {
+    await file.close()
   }
 }
 

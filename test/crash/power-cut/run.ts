@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process'
 import { join } from 'node:path'
 import type { Test } from 'tap'
 import { repositoryRoot } from '../../fixtures/paths.js'
-import { ownNamespace } from '../../fixtures/power-cut.js'
+import { powerCutNode } from '../../fixtures/power-cut.js'
 import { newSeed } from '../../pool/model/random.js'
 
 export interface Summary {
@@ -19,7 +19,7 @@ export async function powerCuts(t: Test, ...options: string[]): Promise<Summary>
   const seed = newSeed()
   t.comment(`seed ${seed} (SEED=${seed} repeats its choices)`)
   const program = join(repositoryRoot, 'dist/test/crash/power-cut/main.js')
-  const [unshare, ...parameters] = [...ownNamespace, process.execPath, program, '--seed', `${seed}`, ...options]
+  const [unshare, ...parameters] = [...powerCutNode, program, '--seed', `${seed}`, ...options]
   const child = spawn(unshare!, parameters, { stdio: ['ignore', 'pipe', 'inherit'] })
   t.teardown(() => child.kill('SIGTERM'))
   let output = ''
