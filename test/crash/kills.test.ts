@@ -5,6 +5,7 @@
 import { mkdirSync, readFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import t, { type Test } from 'tap'
+import { MiB } from '../../src/block/units.js'
 import { type Agent, delay, flush, mirror } from '../fixtures/agent.js'
 import { FioLoad } from '../fixtures/fio-load.js'
 import { keeperPid, keptDevices } from '../fixtures/keeper.js'
@@ -167,7 +168,7 @@ t.test('fio on ext4 reports no error while agents and the keeper are killed', as
     t.comment(`${times.length} of ${victim}: back after ${Math.round(middle)} ms at the median`)
   }
   for (const load of loads) t.equal(await load.stop(), '', 'no error, and what is read is what was written')
-  const read = loads.map(({ readBytes }) => `${readBytes >> 20} MiB`)
+  const read = loads.map(({ readBytes }) => `${Math.round(readBytes / MiB)} MiB`)
   t.comment(`fio has verified ${read.join(' and ')} in ${loads.map(({ runs }) => runs).join(' and ')} whole runs`)
   t.ok(loads.every(({ runs }) => runs > 0))
   for (const device of devices) t.equal(ext4Errors(device), '0', `${device}: ext4 has met no error`)
