@@ -111,7 +111,12 @@ function noteFailedCommit(error: unknown): boolean {
   commitError.catch((cause: { code?: unknown }) => {
     if (fullCodes.includes(cause?.code)) return
     setImmediate(() => {
-      throw cause
+      throw new StorageError('STATE_FAILED', {
+        op: 'record',
+        object: 'the state of the agent',
+        cause,
+        hint: 'Nothing that was to be recorded counts. Mend the file system of the state directory (see dmesg); the next agent goes on from what is there.',
+      })
     })
   })
   return true

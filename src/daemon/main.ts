@@ -26,6 +26,7 @@ import { reportUnprotected } from './process-memory.js'
 import { SecretFiles } from './secret-files.js'
 import { lockState } from './state-lock.js'
 import { Streams } from './streams.js'
+import { endOnUncaught } from './sudden-end.js'
 import { ThinOperations } from './thin-operations.js'
 import { thinPoolEngine } from './thin-pool-engine.js'
 import { Volumes } from './volumes.js'
@@ -57,6 +58,7 @@ export async function runAgent(options: AgentOptions): Promise<void> {
     log[severity === 'warning' ? 'warn' : severity]({ code, object }, text)
   })
   const { report } = events
+  endOnUncaught(stateDirectory, report)
   reportUnprotected(stateDirectory, report)
   const store = new LmdbStore(path.join(stateDirectory, 'state.lmdb'))
   const packer = new WorkerCalls(new URL('../replication/pack-worker.js', import.meta.url))

@@ -6,11 +6,8 @@ import { LoopGroup, Transfers, type TransfersOptions } from './transfers.js'
 const pollMs = 500
 /** When it did not work although there is room. */
 const retryMs = 5_000
-/** Between two attempts to record again, at least, the first of them, and at the most. */
-const firstDelayMs = 1_000
-const lastDelayMs = 300_000
-/** The next journal that gives in within this time counts as the same trouble. */
-const calmMs = 600_000
+/** Between two attempts to record again. The next journal that gives in within calmMs counts as the same trouble. */
+export const recordAgainDelays = { firstMs: 1_000, lastMs: 300_000, calmMs: 600_000 }
 
 export interface MappingStreamOptions extends TransfersOptions {
   readonly bufferLimitBytes: number
@@ -68,16 +65,4 @@ export class MappingStream {
 function aborted(signal: AbortSignal): Promise<void> {
   if (signal.aborted) return Promise.resolve()
   return new Promise((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
-}
-
-/** Waits longer each time a journal gives in soon after it was begun. */
-export class Backoff {
-  #delayMs = firstDelayMs
-  #lastMs = Number.NEGATIVE_INFINITY
-
-  next(nowMs: number): number {
-    this.#delayMs = nowMs - this.#lastMs > calmMs ? firstDelayMs : Math.min(this.#delayMs * 2, lastDelayMs)
-    this.#lastMs = nowMs
-    return this.#delayMs
-  }
 }

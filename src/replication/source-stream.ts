@@ -10,6 +10,7 @@ import type { Transport } from '../transport/transport.js'
 import type { HostVolume } from '../volume/host-volume.js'
 import { copyProgress } from './copy-planner.js'
 import { EpochHold } from './epoch-hold.js'
+import { FailureRetry } from './failure-retry.js'
 import { Forecast } from './forecast.js'
 import { RecordedVolumes } from './recorded-volumes.js'
 import type { RegionOptions } from './region-keeper.js'
@@ -57,6 +58,8 @@ export class SourceStream {
   readonly #state: StreamState
   readonly #changes = new Changes()
   readonly #health: StreamHealth
+  /** Of what made it fail. */
+  readonly #retry: FailureRetry
   readonly #limitBytes: number
   readonly #hold: EpochHold
   readonly #buffer: SourceBuffer
@@ -69,7 +72,11 @@ export class SourceStream {
     const { definition, store, report, bufferDirectory, findVolume } = options
     this.#definition = definition
     this.#limitBytes = options.bufferLimitBytes
-    this.#health = new StreamHealth(definition.name, report)
+    this.#retry = new FailureRetry({
+      attempt: () => this.#recording.again(() => this.#retry.closed),
+      onWorks: () => this.#health.noteWorks(),
+    })
+    this.#health = new StreamHealth(definition.name, report, this.#retry)
     this.#state = new StreamState(store, definition.name)
     this.#hold = new EpochHold(this.#state, async () =>
       this.position.phase === 'running' ? this.#running?.journal.sync() : undefined,
@@ -255,12 +262,14 @@ export class SourceStream {
    * (a host has it mounted) stays recorded to the last moment; the next start replays as after a crash.
    */
   async stop(): Promise<void> {
+    this.#retry.close()
     await this.#buffer.close()
     await this.#recording.stop()
   }
 
   /** Stop recording and forget everything at this site; the copy at the destination stays. */
   remove(): Promise<void> {
+    this.#retry.cancel()
     return this.#recording.remove()
   }
 

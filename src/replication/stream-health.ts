@@ -3,6 +3,7 @@ import { formatBytes } from '../block/size.js'
 import { StorageError } from '../block/storage-error.js'
 import type { Comparison } from '../replication-file/acknowledgement.js'
 import { rangesText } from '../replication-file/volume-range.js'
+import type { FailureRetry } from './failure-retry.js'
 import type { StreamPosition, StreamVolume } from './stream-state.js'
 
 /**
@@ -12,6 +13,8 @@ import type { StreamPosition, StreamVolume } from './stream-state.js'
 export class StreamHealth {
   /** An invariant that broke, or a recovery that failed: the stream stands. */
   failure: string | undefined
+  /** The failure that was told of last, until it works again. */
+  #told: string | undefined
   /** The last transfer failed. */
   #sending: StorageError | null = null
   /** Acknowledgements cannot be read. */
@@ -29,9 +32,13 @@ export class StreamHealth {
   readonly #stream: string
   readonly #report: ReportEvent
 
-  constructor(stream: string, report: ReportEvent) {
+  /** Of what failed. */
+  readonly #retry: Pick<FailureRetry, 'note' | 'cancel' | 'inSeconds'>
+
+  constructor(stream: string, report: ReportEvent, retry: Pick<FailureRetry, 'note' | 'cancel' | 'inSeconds'>) {
     this.#stream = stream
     this.#report = report
+    this.#retry = retry
   }
 
   say(severity: 'info' | 'warning' | 'error', code: string, text: string): void {
@@ -44,11 +51,27 @@ export class StreamHealth {
     this.say('warning', 'CATCH_UP_STARTED', `${catchUp.reason} ${what}; hosts go on.`)
   }
 
+  /** Told of once, however often it is tried again, as long as it is the same. */
   noteFailure(error: unknown): void {
     const known = error instanceof StorageError
     this.failure = known ? `${error.message}. ${error.hint}` : String(error)
+    this.#retry.note(error)
+    if (this.failure === this.#told) return
+    this.#told = this.failure
     const stack = !known && error instanceof Error ? `\n${error.stack}` : ''
     this.say('error', 'STREAM_FAILED', this.failure + stack)
+  }
+
+  /** What failed was tried again, and has not failed since. */
+  noteWorks(): void {
+    if (this.#told === undefined || this.failure !== undefined) return
+    this.#told = undefined
+    this.say('info', 'STREAM_WORKS_AGAIN', 'what had failed was tried again, and works')
+  }
+
+  /** Until what failed is tried again; null: not by itself. */
+  get retryInSeconds(): number | null {
+    return this.#retry.inSeconds
   }
 
   get link(): StorageError | null {
@@ -70,6 +93,8 @@ export class StreamHealth {
   /** A new life of the stream: what was wrong with the old one is not its fault. */
   reset(): void {
     this.failure = undefined
+    this.#told = undefined
+    this.#retry.cancel()
     this.trouble = null
     this.unsynced = null
     this.bufferFull = false

@@ -1,18 +1,15 @@
 import { Exclusive } from '../block/exclusive.js'
 import { insist } from '../block/insist.js'
-import type { StateStore } from '../block/state-store.js'
 import { lsn } from '../block/units.js'
-import type { WorkerCalls } from '../block/worker-calls.js'
 import type { RegionMap } from '../journal/region-map.js'
 import { StreamJournal, type StreamJournalOptions } from '../journal/stream-journal.js'
-import type { Transport } from '../transport/transport.js'
+import { Backoff } from './backoff.js'
 import { CatchUp } from './catch-up.js'
-import type { EpochHold } from './epoch-hold.js'
-import { Backoff, MappingStream } from './mapping-stream.js'
+import { MappingStream, recordAgainDelays } from './mapping-stream.js'
 import type { RecordedVolumes } from './recorded-volumes.js'
-import { RegionKeeper, type RegionOptions } from './region-keeper.js'
+import type { StreamRecordingOptions } from './recording-options.js'
+import { RegionKeeper } from './region-keeper.js'
 import { RunningStream } from './running-stream.js'
-import type { SourceBuffer } from './source-buffer.js'
 import type { StreamHealth } from './stream-health.js'
 import { recoverStream } from './stream-recovery.js'
 import {
@@ -21,30 +18,12 @@ import {
   mappedFrom,
   nextJournalLsn,
   regionsLost,
-  type StreamDefinition,
   type StreamPosition,
   type StreamState,
 } from './stream-state.js'
-import { JournalAnswers, type StrictOptions } from './strict-policy.js'
+import { JournalAnswers } from './strict-policy.js'
 
 type JournalEvent = Parameters<StreamJournalOptions['onEvent']>[0]
-
-export interface StreamRecordingOptions extends StrictOptions {
-  readonly definition: StreamDefinition
-  readonly volumes: RecordedVolumes
-  readonly pairingId: Buffer
-  readonly secret: Buffer
-  readonly store: StateStore
-  readonly state: StreamState
-  readonly journal: Omit<StreamJournalOptions, 'stream' | 'state' | 'onEvent'>
-  readonly regions: RegionOptions
-  readonly buffer: SourceBuffer
-  readonly bufferLimitBytes: number
-  readonly transport: Transport
-  readonly packer: WorkerCalls
-  readonly hold: EpochHold
-  readonly paused: () => boolean
-}
 
 /**
  * How the writes of a stream are recorded, from one life of the agent to the next: in a journal, or, while that cannot be,
@@ -59,10 +38,10 @@ export class StreamRecording {
   readonly #health: StreamHealth
   readonly #turns = new Exclusive()
   readonly #journalOptions: StreamJournalOptions
-  readonly #backoff = new Backoff()
+  readonly #backoff = new Backoff(recordAgainDelays)
   readonly #answers: JournalAnswers
-  /** What a journal raised before it was running. */
-  #early: JournalEvent | undefined
+  /** What a journal has raised and nobody answered. */
+  #unanswered: JournalEvent | undefined
   #running: RunningStream | undefined
   #mapping: MappingStream | undefined
 
@@ -106,7 +85,11 @@ export class StreamRecording {
 
   async #start(): Promise<void> {
     const { phase, regionsLost } = this.#position
-    if (this.loops || (phase !== 'running' && phase !== 'mapping')) return
+    if (this.loops) return
+    if (phase !== 'running' && phase !== 'mapping') {
+      this.#health.failure = undefined
+      return
+    }
     try {
       await this.#options.buffer.open()
       await this.#volumes.hold()
@@ -130,7 +113,7 @@ export class StreamRecording {
   }
 
   async #goOnRecording(journal: StreamJournal): Promise<void> {
-    this.#early = undefined
+    this.#unanswered = undefined
     await this.#volumes.record(journal, this.regions.native).catch(async (error) => {
       await this.#volumes.release(journal, false)
       throw error
@@ -154,7 +137,7 @@ export class StreamRecording {
       await this.#state.move(initializing)
       await this.#halt(true)
       await buffer.clear()
-      this.#early = undefined
+      this.#unanswered = undefined
       const journal = await StreamJournal.create(this.#journalOptions)
       try {
         await buffer.open()
@@ -179,15 +162,23 @@ export class StreamRecording {
 
   /** Transfers are not paused any more: what failed is tried again. */
   resume(): Promise<void> {
+    this.loops?.sender.pause.wake()
+    return this.again(() => this.#options.paused())
+  }
+
+  /** What failed is tried again, unless that is over when its turn comes. */
+  again(isOver: () => boolean): Promise<void> {
     return this.turn(async () => {
       const { loops } = this
-      loops?.sender.pause.wake()
-      if (this.#options.paused() || this.#health.failure === undefined) return
+      if (isOver() || this.#health.failure === undefined) return
       if (!loops) return this.#start()
+      loops.stop.abort()
       await loops.ended
       this.#health.failure = undefined
-      if (this.#running) this.#startLoops(this.#running.journal)
-      else this.#startMapping()
+      const { phase } = this.#position
+      // Else the next state is under way, and waits for this turn.
+      if (this.#running && phase === 'running') this.#startLoops(this.#running.journal)
+      if (this.#mapping && phase === 'mapping') this.#startMapping()
     })
   }
 
@@ -230,12 +221,14 @@ export class StreamRecording {
   }
 
   #startLoops(journal: StreamJournal): void {
+    this.#health.failure = undefined
     this.#running = new RunningStream({ ...this.#options, ...this.#parts, journal })
     this.#options.hold.resume()
-    if (this.#early) this.#noteJournalEvent(this.#early)
+    if (this.#unanswered) this.#noteJournalEvent(this.#unanswered)
   }
 
   #startMapping(): void {
+    this.#health.failure = undefined
     this.#mapping = new MappingStream({
       ...this.#options,
       ...this.#parts,
@@ -281,10 +274,14 @@ export class StreamRecording {
     this.#options.changes.announce()
   }
 
-  /** One that comes before the stream runs is kept until it does: it is raised once, and hosts wait for the answer. */
+  /** Raised once, and hosts wait for the answer: kept until then, over the beginning of the stream and its loops. */
   #noteJournalEvent(event: JournalEvent): void {
-    this.#early = this.#running ? undefined : event
-    this.#answerJournal(event).catch((error) => this.#health.noteFailure(error))
+    this.#unanswered = event
+    const running = this.#running
+    const answered = (): void => {
+      if (running && this.#running === running && this.#unanswered === event) this.#unanswered = undefined
+    }
+    this.#answerJournal(event).then(answered, (error) => this.#health.noteFailure(error))
   }
 
   async #answerJournal(event: JournalEvent): Promise<void> {
@@ -308,24 +305,26 @@ export class StreamRecording {
       (error) => this.#health.say('error', 'STATE_UNAVAILABLE', `${error}. Hosts of this stream wait for it.`),
     )
     // An initialisation or removal that came first has ended this journal itself.
-    if (this.#running !== running) return
-    running.stop.abort()
+    if (this.#running?.journal !== running.journal) return
+    this.#running.stop.abort()
     running.journal.native.abandon()
     this.#options.changes.announce()
-    await this.turn(() => this.#leaveJournal(running))
+    await this.turn(() => this.#leaveJournal(running.journal))
   }
 
-  #isOver(running: RunningStream): boolean {
-    return this.#running !== running || this.#position.phase !== 'running'
+  /** Its loops may have begun again meanwhile. */
+  #isOver({ journal }: RunningStream): boolean {
+    return this.#running?.journal !== journal || this.#position.phase !== 'running'
   }
 
-  async #leaveJournal(running: RunningStream): Promise<void> {
-    if (this.#running !== running || this.#position.phase !== 'mapping') return
+  async #leaveJournal(journal: StreamJournal): Promise<void> {
+    const running = this.#running
+    if (running?.journal !== journal || this.#position.phase !== 'mapping') return
     await running.ended
     await this.#volumes.record(null, this.regions.native)
     this.#running = undefined
     this.#options.hold.stop()
-    await running.journal.close(false).catch(() => undefined)
+    await journal.close(false).catch(() => undefined)
     this.#startMapping()
   }
 
@@ -340,7 +339,7 @@ export class StreamRecording {
     const { native } = this.regions
     if (!mapping || !native || this.#position.phase !== 'mapping') return
     const start = nextJournalLsn(this.#position, this.#options.journal.segmentBytes)
-    this.#early = undefined
+    this.#unanswered = undefined
     let journal: StreamJournal | undefined
     try {
       journal = await StreamJournal.create(this.#journalOptions, start)

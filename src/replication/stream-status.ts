@@ -21,7 +21,7 @@ export interface StreamFacts {
   readonly position: StreamPosition
   readonly health: Pick<
     StreamHealth,
-    'failure' | 'link' | 'trouble' | 'unsynced' | 'bufferFull' | 'blocked' | 'farSide'
+    'failure' | 'retryInSeconds' | 'link' | 'trouble' | 'unsynced' | 'bufferFull' | 'blocked' | 'farSide'
   >
   readonly waitingBytes: number
   /** Regions that are sent again, or will be. */
@@ -74,8 +74,12 @@ export function describeVerify(
 /** The state an operator sees, and why: the gravest thing first. */
 export function describeStream(facts: StreamFacts): { state: SourceStreamState; reason: string } {
   const { definition, position } = facts
-  const { failure, link, trouble, unsynced, bufferFull, blocked, farSide } = facts.health
-  if (failure !== undefined) return { state: 'failed', reason: failure }
+  const { failure, retryInSeconds, link, trouble, unsynced, bufferFull, blocked, farSide } = facts.health
+  if (failure !== undefined) {
+    const next =
+      retryInSeconds === null ? `Run: tidemark stream resume ${definition.name}` : `Tried again in ${retryInSeconds} s.`
+    return { state: 'failed', reason: `${failure} ${next}` }
+  }
   if (position.phase === 'new') return { state: 'new', reason: `run: tidemark stream initialize ${definition.name}` }
   if (position.phase === 'diverged') {
     return {

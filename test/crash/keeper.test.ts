@@ -1,21 +1,13 @@
 /** Hosts do not see an agent end: its devices are held by the keeper, and the next agent goes on with them. */
 import { spawn } from 'node:child_process'
-import {
-  closeSync,
-  mkdirSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  truncateSync,
-  writeFileSync,
-} from 'node:fs'
+import { closeSync, mkdirSync, openSync, readFileSync, renameSync, truncateSync, writeFileSync } from 'node:fs'
 import http from 'node:http'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import type { KeptDeviceView, SnapshotView, VolumeView } from '../../src/api/agent-operations.js'
+import type { SnapshotView, VolumeView } from '../../src/api/agent-operations.js'
 import { Agent, delay } from '../fixtures/agent.js'
-import { type FioRun, startFio } from '../fixtures/fio.js'
+import { FioLoad } from '../fixtures/fio-load.js'
+import { keeperPid, keptDevices } from '../fixtures/keeper.js'
 import { forget, remember } from '../fixtures/leftovers.js'
 import { scratchFolder } from '../fixtures/paths.js'
 import { command, md5Direct } from '../fixtures/sites.js'
@@ -33,58 +25,11 @@ const folder = scratchFolder(t, 'keeper')
 const agent = await Agent.start(t, folder)
 await createPool(agent, folder, 'keeper-pool')
 
-/** One fio run after another, each reading back all that it wrote, until stopped; then the first one that failed. */
-class Load {
-  readonly #target: string
-  readonly #options: Record<string, string | number>
-  #run: FioRun | undefined
-  #stopping = false
-  runs = 0
-  readonly ended: Promise<string>
-
-  constructor(target: string, options: Record<string, string | number> = {}) {
-    this.#target = target
-    this.#options = { rw: 'randwrite', bs: '4k', size: '16m', verify: 'crc32c', verify_fatal: 1, fsync: 64, ...options }
-    this.ended = this.#loop()
-  }
-
-  async #loop(): Promise<string> {
-    for (let seed = 1; !this.#stopping; seed++) {
-      this.#run = startFio(this.#target, { ...this.#options, randseed: seed })
-      const { errors, output } = await this.#run.ended
-      if (errors > 0) return output.slice(0, 500)
-      this.runs += 1
-    }
-    return ''
-  }
-
-  /** Lets the run that is under way end. Empty: not one error, and every byte read back was right. */
-  stop(): Promise<string> {
-    this.#stopping = true
-    return this.ended
-  }
-}
-
-function keeperPid(): number | undefined {
-  for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
-    try {
-      const [program, state] = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0')
-      if (program === 'tidemark-keeper' && state === agent.state) return Number(pid)
-    } catch {
-      // It has ended meanwhile.
-    }
-  }
-  return undefined
-}
-
 function show(name: string): Promise<VolumeView> {
   return agent.get<VolumeView>('volumes', name)
 }
 
-async function kept(): Promise<Record<string, string>> {
-  const devices = await agent.cli<KeptDeviceView[]>('keeper', 'list')
-  return Object.fromEntries(devices.map(({ name, state }) => [name, state]))
-}
+const kept = (): Promise<Record<string, string>> => keptDevices(agent)
 
 async function codes(since: number): Promise<string[]> {
   return (await agent.events()).slice(since).map(({ code, object }) => `${code} ${object}`)
@@ -172,7 +117,7 @@ await command('mkfs.ext4', '-q', fileDevice)
 const tree = await mount(fileDevice, 'tree')
 
 async function underLoad(t: Test, action: () => Promise<unknown>): Promise<void> {
-  const loads = [new Load(join(tree, 'fio')), new Load(thinDevice), new Load(rawDevice, { size: '4m' })]
+  const loads = [new FioLoad(join(tree, 'fio')), new FioLoad(thinDevice), new FioLoad(rawDevice, { size: '4m' })]
   await delay(500)
   await action()
   for (const load of loads) t.equal(await load.stop(), '', 'no error, and what is read is what was written')
@@ -253,24 +198,6 @@ t.test('a device whose pool is missing when the next agent starts waits until it
   })
 })
 
-t.test('a keeper that is killed is replaced, and the new one has everything', async (t) => {
-  const since = (await agent.events()).length
-  await underLoad(t, async () => {
-    const old = keeperPid()
-    t.ok(old !== undefined)
-    process.kill(old!, 'SIGKILL')
-    await agent.until(
-      async () => keeperPid(),
-      (pid) => pid !== undefined && pid !== old,
-    )
-    await agent.until(kept, (held) => ['keeper-file', 'keeper-thin', 'keeper-raw'].every((name) => name in held))
-    await agent.kill()
-    await agent.start()
-    await sameDevices(t)
-  })
-  t.ok((await codes(since)).includes(`KEEPER_REPLACED ${agent.state}`))
-})
-
 t.test('a host that waits without an agent is let go by keeper abort', async (t) => {
   await command('dd', 'if=/dev/urandom', `of=${rawDevice}`, 'bs=1M', 'count=4', 'conv=fsync', 'status=none')
   const sum = await command('bash', '-c', `head -c 4M ${rawDevice} | tail -c 3M | md5sum`)
@@ -298,7 +225,7 @@ t.test('agent and keeper killed together: hosts get errors at once, and nothing 
   await command('sync', '-f', tree)
   await command('dd', 'if=/dev/urandom', `of=${thinDevice}`, 'bs=1M', 'count=8', 'oflag=direct', 'conv=fsync')
   const sum = await md5Direct(thinDevice)
-  const keeper = keeperPid()!
+  const keeper = keeperPid(agent)!
   await agent.kill()
   process.kill(keeper, 'SIGKILL')
   const host = write(thinDevice)
@@ -338,11 +265,11 @@ t.test(
 )
 
 t.test('with nothing to hold and no agent the keeper ends', async (t) => {
-  t.not(keeperPid(), undefined)
+  t.not(keeperPid(agent), undefined)
   for (const { name } of await agent.cli<VolumeView[]>('volume', 'list')) await agent.cli('volume', 'detach', name)
   await agent.terminate()
   await agent.until(
-    async () => keeperPid(),
+    async () => keeperPid(agent),
     (pid) => pid === undefined,
   )
   await command('losetup', '--detach', disk)

@@ -39,6 +39,16 @@ const proofs: readonly Proof[] = [
     ...{ rounds: 21, unit: 'faults', environment: { TORTURE_ROUNDS: '1' } },
   },
   {
+    name: 'bad-state',
+    command: () => test('crash/bad-state'),
+    ...{ rounds: 5, unit: 'faults', environment: { TORTURE_ROUNDS: '1' } },
+  },
+  {
+    name: 'kills',
+    command: () => test('crash/kills'),
+    ...{ rounds: 100, unit: 'kills', environment: { TORTURE_ROUNDS: '100' } },
+  },
+  {
     name: 'interrupted-copies',
     command: () => test('crash/interrupted-copies'),
     ...{ rounds: 7, unit: 'kills', environment: { TORTURE_ROUNDS: '1' } },

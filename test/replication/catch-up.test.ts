@@ -4,9 +4,10 @@ import t from 'tap'
 import { MiB } from '../../src/block/units.js'
 import type { Intercept } from '../../src/intercept/addon.js'
 import { RegionMap } from '../../src/journal/region-map.js'
+import { Backoff } from '../../src/replication/backoff.js'
 import { CatchUp, planRegions } from '../../src/replication/catch-up.js'
 import { planCut } from '../../src/replication/cut-planner.js'
-import { Backoff } from '../../src/replication/mapping-stream.js'
+import { recordAgainDelays } from '../../src/replication/mapping-stream.js'
 import { EPOCH_COPY_LIMIT } from '../../src/replication/pack-job.js'
 import { RegionKeeper } from '../../src/replication/region-keeper.js'
 import { type CopyCursor, isGathering, newPosition, StreamState } from '../../src/replication/stream-state.js'
@@ -118,7 +119,7 @@ t.test('a catch-up is never shown in two steps, however full the source buffer',
 })
 
 t.test('a journal that gives in again and again is tried ever more rarely', async (t) => {
-  const backoff = new Backoff()
+  const backoff = new Backoff(recordAgainDelays)
   const delays = [0, 10_000, 20_000, 30_000].map((nowMs) => backoff.next(nowMs))
   t.strictSame(delays, [1000, 2000, 4000, 8000])
   for (let nowMs = 40_000; nowMs < 300_000; nowMs += 10_000) t.ok(backoff.next(nowMs) <= 300_000)

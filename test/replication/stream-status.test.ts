@@ -23,6 +23,7 @@ const healthy: StreamFacts = {
   position: running,
   health: {
     failure: undefined,
+    retryInSeconds: null,
     link: null,
     trouble: null,
     unsynced: null,
@@ -45,7 +46,11 @@ const behind = { reason: 'The journal was full.', doneBytes: 0, totalBytes: 1 <<
 
 /** By what the table calls it: what makes it so, and a word of the reason. */
 const causes: Record<string, [Change, RegExp]> = {
-  'an invariant broke, or the journal cannot be replayed': [health({ failure: 'It broke.' }), /It broke/],
+  'an invariant broke': [health({ failure: 'It broke.', retryInSeconds: null }), /It broke.*stream resume erp/],
+  'a loop ended with an error nobody foresaw, or the journal cannot be replayed': [
+    health({ failure: 'Unforeseen.', retryInSeconds: 20 }),
+    /Unforeseen\. Tried again in 20 s/,
+  ],
   'never initialized': [position({ phase: 'new' }), /stream initialize erp/],
   'nobody knows what the far side lacks': [
     position({ phase: 'diverged', divergedReason: 'Lost.' }),

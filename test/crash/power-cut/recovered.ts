@@ -140,7 +140,7 @@ export class Recovered {
       onEvent: (event: unknown) => void this.events.push(`the journal says ${JSON.stringify(event)}`),
     }
     const catchUp = new CatchUp(regions)
-    const health = new StreamHealth(name, say)
+    const health = new StreamHealth(name, say, { note: () => undefined, cancel: () => undefined, inSeconds: null })
     const parts = { journal: journalOptions, volumes, state, regions, catchUp, health, worker }
     const recorded = before.regionsLost ? undefined : await regions.load()
     let recovered: RecoveredJournal | null = null
