@@ -35,12 +35,12 @@ export interface Workload {
 /** Few regions, so that their record rotates all the time; segments as small as they come. */
 const rest = 'regions:\n  size: 64KiB\n  limit: 2MiB\nbuffer:\n  limit: 64MiB\n'
 /** Checkpoints, and with them recycled segments, many in a recording; and a replay that is short. */
-const config = `journal:\n  segment: 4MiB\n  limit: 32MiB\n  checkpoint: 500ms\n${rest}`
+const config = `journal:\n  segment: 4MiB\n  limit: 32MiB\n  checkpoint: 200ms\n${rest}`
 /** Next to no checkpoint: all that was ever journaled is replayed. */
 const longReplay = `journal:\n  segment: 4MiB\n  limit: 32MiB\n${rest}`
 /** Buffers that are soon full when the link ends. */
 const smallBuffers =
-  'journal:\n  segment: 4MiB\n  limit: 16MiB\n  checkpoint: 500ms\nregions:\n  size: 64KiB\n  limit: 2MiB\nbuffer:\n  limit: 6MiB\n'
+  'journal:\n  segment: 4MiB\n  limit: 16MiB\n  checkpoint: 200ms\nregions:\n  size: 64KiB\n  limit: 2MiB\nbuffer:\n  limit: 6MiB\n'
 
 const small = { linearBytes: 4 * MiB, config }
 const ext4 = { fileSystem: 'ext4', atomBytes: 4096 } as const
