@@ -124,7 +124,11 @@ export async function runAgent(options: AgentOptions): Promise<void> {
     streamOf: (name) => streams.ofVolume(name)?.definition.name,
   })
   const destinations = new Destinations(secrets('destinations'))
-  const streams: Streams = new Streams({ store, intercept, config, volumes, destinations, placement, packer, report })
+  const attachAgain = (names: readonly string[]): void =>
+    void attachWanted(volumes, streams, report, (name) => names.includes(name))
+  const streams: Streams = new Streams({
+    ...{ store, intercept, config, volumes, destinations, placement, packer, report, attachAgain },
+  })
   const inbound = new InboundStreams({
     store,
     directory: config.inboundDirectory,

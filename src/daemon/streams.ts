@@ -42,6 +42,8 @@ export interface StreamsOptions {
   readonly placement: Placement
   readonly packer: WorkerCalls
   readonly report: ReportEvent
+  /** What a stream that had failed kept from their hosts; it records again, or is gone. */
+  readonly attachAgain: (volumes: readonly string[]) => void
 }
 
 export interface NewStream {
@@ -257,10 +259,16 @@ export class Streams {
 
   async remove(name: string): Promise<void> {
     const stream = this.get(name)
+    const { state } = stream.status()
     await stream.remove()
     // The definition goes last: after a crash the removal can be asked for again.
     await this.#options.store.remove([`stream/${name}`])
     this.#dismiss(stream)
+    if (state === 'failed') this.#attachAgain(stream)
+  }
+
+  #attachAgain({ definition: { volumes } }: SourceStream): void {
+    this.#options.attachAgain(volumes.map(({ name }) => name))
   }
 
   /** Each for itself: what one cannot do in order, its next start does as after a crash. */
@@ -321,7 +329,7 @@ export class Streams {
     const { store, intercept, config, volumes, destinations, packer, report } = this.#options
     const { pairing, transport } = destinations.get(definition.destination)
     const directory = path.join(config.bufferDirectory, folderName(definition))
-    const stream = new SourceStream({
+    const stream: SourceStream = new SourceStream({
       definition,
       findVolume: (name) => volumes.find(name) ?? missing(definition.name, name),
       pairingId: pairing.id,
@@ -346,6 +354,7 @@ export class Streams {
       transport,
       packer,
       report,
+      onRecovered: () => this.#attachAgain(stream),
     })
     this.#streams.set(definition.name, stream)
     for (const { name } of definition.volumes) this.#byVolume.set(name, stream)

@@ -51,6 +51,8 @@ export interface SourceStreamOptions {
   readonly transport: Transport
   readonly packer: WorkerCalls
   readonly report: ReportEvent
+  /** What had kept it from recording is over: its volumes can be attached again. */
+  readonly onRecovered: () => void
 }
 
 /** The source side of one stream: journal, epochs, source buffer, transfer. */
@@ -66,14 +68,16 @@ export class SourceStream {
   readonly #recording: StreamRecording
   readonly #fill = new Forecast()
   readonly #drain = new Forecast()
+  readonly #onRecovered: () => void
   #definition: StreamDefinition
 
   constructor(options: SourceStreamOptions) {
     const { definition, store, report, bufferDirectory, findVolume } = options
     this.#definition = definition
     this.#limitBytes = options.bufferLimitBytes
+    this.#onRecovered = options.onRecovered
     this.#retry = new FailureRetry({
-      attempt: () => this.#recording.again(() => this.#retry.closed),
+      attempt: () => this.#recovering(() => this.#recording.again(() => this.#retry.closed)),
       onWorks: () => this.#health.noteWorks(),
     })
     this.#health = new StreamHealth(definition.name, report, this.#retry)
@@ -129,10 +133,16 @@ export class SourceStream {
    */
   async start(): Promise<void> {
     try {
-      await this.#recording.start()
+      await this.#recovering(() => this.#recording.start())
     } finally {
       await this.#buffer.resumeMove()
     }
+  }
+
+  async #recovering(action: () => Promise<void>): Promise<void> {
+    const { failure } = this.#health
+    await action()
+    if (failure !== undefined && this.#health.failure === undefined) this.#onRecovered()
   }
 
   /**
@@ -143,7 +153,7 @@ export class SourceStream {
    */
   async initialize(): Promise<void> {
     const { verify } = this.position
-    await this.#recording.initialize()
+    await this.#recovering(() => this.#recording.initialize())
     if (isVerifying(verify)) this.#health.say('warning', 'VERIFY_ABORTED', 'ended by an initialisation')
   }
 
@@ -254,7 +264,7 @@ export class SourceStream {
   /** Pausing holds the transfer back; resuming also tries again what failed. */
   setPaused(paused: boolean): Promise<void> {
     this.#definition = { ...this.#definition, paused }
-    return this.#recording.resume()
+    return this.#recovering(() => this.#recording.resume())
   }
 
   /**
