@@ -16,7 +16,6 @@ import { readConfig } from './config.js'
 import { Destinations } from './destinations.js'
 import { EventJournal } from './event-journal.js'
 import { InboundStreams } from './inbound-streams.js'
-import { LmdbStore } from './lmdb-store.js'
 import { Pairings } from './pairings.js'
 import { PathVolumes } from './path-volumes.js'
 import { Placement } from './placement.js'
@@ -25,6 +24,7 @@ import { Pools } from './pools.js'
 import { reportUnprotected } from './process-memory.js'
 import { SecretFiles } from './secret-files.js'
 import { lockState } from './state-lock.js'
+import { StateLog } from './state-log.js'
 import { Streams } from './streams.js'
 import { endOnUncaught } from './sudden-end.js'
 import { ThinOperations } from './thin-operations.js'
@@ -60,7 +60,7 @@ export async function runAgent(options: AgentOptions): Promise<void> {
   const { report } = events
   endOnUncaught(stateDirectory, report)
   reportUnprotected(stateDirectory, report)
-  const store = new LmdbStore(path.join(stateDirectory, 'state.lmdb'))
+  const store = await StateLog.open(stateDirectory)
   const packer = new WorkerCalls(new URL('../replication/pack-worker.js', import.meta.url))
   const destager = new WorkerCalls(new URL('../destage/destage-worker.js', import.meta.url))
   const secrets = (name: string): SecretFiles => new SecretFiles(path.join(stateDirectory, name))

@@ -25,7 +25,11 @@ const writes = ['pwrite64', 'pwritev']
 const syncs = ['fdatasync', 'fsync', 'msync']
 
 async function failing(agent: Agent, injection: Pick<Injection, 'calls' | 'error' | 'when'>): Promise<Injecting> {
-  const tracer = await inject({ pid: agent.pid, paths: [join(agent.state, 'state.lmdb')], ...injection })
+  const tracer = await inject({
+    pid: agent.pid,
+    paths: [0, 1].map((file) => join(agent.state, `state.${file}`)),
+    ...injection,
+  })
   for (let waitedMs = 0; tracer.count === 0 && waitedMs < commitMs; waitedMs += 50) await delay(50)
   return tracer
 }
@@ -49,7 +53,7 @@ async function endsAndGoesOn(t: Test, agent: Agent, calls: readonly string[]): P
   t.notOk(agent.running, `it is gone after ${Math.round(performance.now() - begun)} ms, and not only as good as gone`)
   if (agent.running) process.kill(pid, 'SIGKILL')
   await tracer.stop()
-  t.match(agent.log(), /"code":"AGENT_FAILED".*STATE_FAILED.*Input\/output error/, 'its log says why')
+  t.match(agent.log(), /"code":"AGENT_FAILED".*STATE_FAILED.*EIO/, 'its log says why')
   await agent.start()
   const failures = (await agent.events()).filter(({ code }) => code === 'AGENT_FAILED')
   t.match(failures.at(-1)?.text, /STATE_FAILED/, 'and an event')

@@ -4,7 +4,6 @@ import { join } from 'node:path'
 import t from 'tap'
 import { readConfig } from '../../src/daemon/config.js'
 import { EventJournal } from '../../src/daemon/event-journal.js'
-import { LmdbStore } from '../../src/daemon/lmdb-store.js'
 import { SecretFiles } from '../../src/daemon/secret-files.js'
 import { lockState } from '../../src/daemon/state-lock.js'
 import { parseStoredCertificate, parseStoredPairing } from '../../src/daemon/stored-pairing.js'
@@ -148,20 +147,4 @@ t.test('a state directory belongs to one agent, and the kernel ends the lock wit
   t.equal(attempt(), 'locked', 'and that process has ended without giving it back')
   const release = await lockState(folder)
   release()
-})
-
-t.test('what was put is there after the process is killed', async (t) => {
-  const folder = scratchFolder(t, 'lmdb')
-  mkdirSync(join(folder, 'db'))
-  const script = `import { LmdbStore } from ${JSON.stringify(new URL('../../src/daemon/lmdb-store.js', import.meta.url).href)}
-    const store = new LmdbStore(${JSON.stringify(join(folder, 'db'))})
-    for (let n = 1; n <= 50; n++) await store.put({ ['k/' + n]: { n }, last: n })
-    await store.remove(['k/7'])
-    process.kill(process.pid, 'SIGKILL')`
-  t.equal(spawnSync(process.execPath, ['--input-type=module', '-e', script]).signal, 'SIGKILL')
-  const store = new LmdbStore(join(folder, 'db'))
-  t.equal(store.get('last'), 50)
-  t.equal(store.list('k/').length, 49)
-  t.equal(store.get('k/7'), undefined)
-  await store.close()
 })

@@ -14,13 +14,14 @@ import { poolPages } from './targets/pool-pages.js'
 import { regions } from './targets/regions.js'
 import { request } from './targets/request.js'
 import { stateFiles } from './targets/state-files.js'
+import { stateLog } from './targets/state-log.js'
 
 /**
  * What reads bytes that may have been damaged, or made by somebody else.
  *
  * Not here, since they are C++ and of fixed size: the header of a segment and the region record as native code reads them
  * again (the same bytes as in `journal` and `regions`), and the messages of the keeper, which come over a socket of root's
- * own. Nor the records of the state database, which nothing decodes but LMDB and JSON.parse; nor /proc and /sys.
+ * own. Nor /proc and /sys.
  */
 export const targets: Readonly<Record<string, OpenTarget>> = {
   journal,
@@ -38,4 +39,5 @@ export const targets: Readonly<Record<string, OpenTarget>> = {
   https,
   ftp,
   'state-files': stateFiles,
+  'state-log': stateLog,
 }

@@ -36,7 +36,7 @@ const foundWanted = 3
 
 const teardowns: (() => unknown)[] = []
 const test = { teardown: (done: () => unknown) => void teardowns.push(done) }
-// Started while this process is small and has nothing open: a fork of a large one takes long, and inherits what LMDB opens.
+// Started while this process is small and has nothing open: a fork of a large one takes long.
 const shell = new Shell()
 const base = scratchFolder(test, 'power-cut')
 const worker = recoveryWorker()

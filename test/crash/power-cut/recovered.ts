@@ -3,7 +3,7 @@ import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type Lsn, lsn, MiB } from '../../../src/block/units.js'
 import type { WorkerCalls } from '../../../src/block/worker-calls.js'
-import { LmdbStore } from '../../../src/daemon/lmdb-store.js'
+import { StateLog } from '../../../src/daemon/state-log.js'
 import { intercept } from '../../../src/intercept/intercept.js'
 import type { RegionMap } from '../../../src/journal/region-map.js'
 import { StreamJournal } from '../../../src/journal/stream-journal.js'
@@ -64,7 +64,7 @@ export class Recovered {
   readonly #closing: (() => unknown)[]
   stream: RecoveredStream | null = null
 
-  private constructor(recording: Recording, pool: Pool, store: LmdbStore, run: string, closing: (() => unknown)[]) {
+  private constructor(recording: Recording, pool: Pool, store: StateLog, run: string, closing: (() => unknown)[]) {
     const frontEnd = { intercept, runDirectory: run, threads: 1, onLost: () => undefined }
     this.#recording = recording
     this.#pool = pool
@@ -79,7 +79,7 @@ export class Recovered {
   static async open(recording: Recording, run: string, worker: WorkerCalls): Promise<Recovered> {
     const closing: (() => unknown)[] = []
     try {
-      const store = new LmdbStore(join(recording.state, 'state.lmdb'))
+      const store = await StateLog.open(recording.state)
       closing.push(() => store.close())
       const events: string[] = []
       const report = ({ code, text }: { code: string; text: string }): void => void events.push(`${code}: ${text}`)
@@ -100,7 +100,7 @@ export class Recovered {
     return closeAll(this.#closing)
   }
 
-  async #recoverStream(store: LmdbStore, worker: WorkerCalls): Promise<void> {
+  async #recoverStream(store: StateLog, worker: WorkerCalls): Promise<void> {
     if (!this.#recording.stream) return
     const { name } = this.#recording.stream
     const definition = store.get<StreamDefinition>(`stream/${name}`)
