@@ -156,7 +156,6 @@ export async function record(
     const options = { ...workload[kind], seed: random.next(), blocks: stampBlocks, seconds: 3600 }
     writers.push(startStamp(devices[kind], logs[kind], options))
   }
-  await delay(100)
   for (const kind of volumes) await device.watch(logs[kind])
   const slotRuns = volumes.map((kind) => slots[kind].run(devices[kind], device.positionFile, random, stop.signal))
   const writeback = writeBack([linear.path, poolFile], random, stop.signal)
