@@ -19,7 +19,7 @@ import { InboundStreams } from './inbound-streams.js'
 import { Pairings } from './pairings.js'
 import { PathVolumes } from './path-volumes.js'
 import { Placement } from './placement.js'
-import { streamUsing, usersOf } from './pool-users.js'
+import { nameKept, streamUsing, usersOf } from './pool-users.js'
 import { Pools } from './pools.js'
 import { reportUnprotected } from './process-memory.js'
 import { SecretFiles } from './secret-files.js'
@@ -113,7 +113,8 @@ export async function runAgent(options: AgentOptions): Promise<void> {
     forbidden,
     marks: config.poolMarks,
     volumeAt: (file) => paths.at(file),
-    nameTaken: (name) => paths.find(name) !== undefined,
+    nameTaken: (name, poolId) =>
+      paths.find(name) ? 'this agent has one outside of every pool' : nameKept(name, poolId, streams),
     users: (pool) => usersOf(pool, { thin: thinVolumes, streams, images, inbound }),
     onClose: (pool, names) => volumes.forgetPool(pool, names),
   })
@@ -128,6 +129,7 @@ export async function runAgent(options: AgentOptions): Promise<void> {
     void attachWanted(volumes, streams, report, (name) => names.includes(name))
   const streams: Streams = new Streams({
     ...{ store, intercept, config, volumes, destinations, placement, packer, report, attachAgain },
+    poolOf: (volume) => pools.ofVolume(volume)?.id,
   })
   const inbound = new InboundStreams({
     store,

@@ -50,3 +50,10 @@ export function streamUsing(
     )
   return brings && `${volume} arrives with the stream ${brings.stream}, as long as this agent runs.`
 }
+
+/** Why a volume of this pool cannot have this name, if a stream has a journal for another one: as a half-sentence. */
+export function nameKept(volume: string, poolId: string, streams: Pick<Streams, 'ofVolume'>): string | undefined {
+  const { name, volumes } = streams.ofVolume(volume)?.definition ?? {}
+  const kept = volumes?.find((recorded) => recorded.name === volume)?.pool
+  return kept === undefined || kept === poolId ? undefined : `the stream ${name} has a journal for that of another pool`
+}

@@ -40,8 +40,8 @@ export interface PoolsOptions {
   readonly marks: readonly number[]
   /** The volume that has a file or device at this path (without links), or undefined. */
   readonly volumeAt: (path: string) => string | undefined
-  /** Whether a volume outside of every pool has this name. */
-  readonly nameTaken: (volume: string) => boolean
+  /** Who keeps a volume of this pool from having its name, if anybody does, as a half-sentence. */
+  readonly nameTaken: (volume: string, poolId: string) => string | undefined
   /** Who uses a volume of the pool, each as a sentence. */
   readonly users: (pool: ThinPool) => readonly string[]
   /** It was closed by command: who knows its volumes forgets them. */
@@ -347,17 +347,16 @@ export class Pools {
 
   #checkVolumeNames(op: string, pool: ThinPool): void {
     const others = this.all().filter((other) => other !== pool)
-    const clash = pool.volumes().find(({ name }) => {
-      return (
-        this.#options.nameTaken(name) || others.some((other) => other.volumes().some((known) => known.name === name))
-      )
-    })
-    if (!clash) return
-    throw new StorageError('NAME_IN_USE', {
-      op,
-      object: pool.name,
-      hint: `Both this agent and the pool have a volume ${clash.name}. Remove or export that one first, or let another agent have the pool.`,
-    })
+    for (const { name } of pool.volumes()) {
+      const other = others.find((other) => other.volumes().some((known) => known.name === name))
+      const taken = other ? `so has the pool ${other.name}` : this.#options.nameTaken(name, pool.id)
+      if (taken === undefined) continue
+      throw new StorageError('NAME_IN_USE', {
+        op,
+        object: pool.name,
+        hint: `It has a volume ${name}, and ${taken}. Remove or export that one first, or let another agent have the pool.`,
+      })
+    }
   }
 
   #tell(code: string, object: string, text: string): void {

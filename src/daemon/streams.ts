@@ -38,6 +38,8 @@ export interface StreamsOptions {
     readonly get: (name: string) => HostVolume
     readonly find: (name: string) => HostVolume | undefined
   }
+  /** The id of the pool that has the volume, if one does. */
+  readonly poolOf: (volume: string) => string | undefined
   readonly destinations: Destinations
   readonly placement: Placement
   readonly packer: WorkerCalls
@@ -158,7 +160,8 @@ export class Streams {
       if (readOnly) throw this.#refuse('VOLUME_READ_ONLY', name, 'Nothing is ever written to it. Make a clone of it.')
       const other = this.ofVolume(name)
       if (other) throw this.#refuse('VOLUME_IN_USE', name, `It belongs to the stream ${other.definition.name} already.`)
-      return { index, name, sizeBytes }
+      const pool = this.#options.poolOf(name)
+      return { index, name, sizeBytes, ...(pool !== undefined && { pool }) }
     })
     this.#options.destinations.get(given.destination)
     await this.#options.placement.checkFolders('stream create')

@@ -8,6 +8,8 @@ export interface StreamVolume {
   readonly index: number
   readonly name: string
   readonly sizeBytes: number
+  /** The id of its pool; absent: it lies at a path. */
+  readonly pool?: string
 }
 
 /** What hosts see when the journal can take no more: they go on and the stream maps, or they wait, then get errors. */

@@ -44,7 +44,7 @@ async function agent(test: Parameters<typeof scratchFolder>[0]) {
     forbidden: [],
     marks: [95],
     volumeAt: () => undefined,
-    nameTaken: () => false,
+    nameTaken: () => undefined,
     users: () => [],
     onClose: async () => {},
   })

@@ -3,7 +3,7 @@ import { renameSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import type { PoolView, StreamView, VolumeView } from '../../src/api/agent-operations.js'
-import { flush, mirror } from '../fixtures/agent.js'
+import { Agent, flush, mirror } from '../fixtures/agent.js'
 import { releaseFolder } from '../fixtures/leftovers.js'
 import { difference, farPath } from '../fixtures/sites.js'
 import { stampVerify, startStamp } from '../fixtures/stamp.js'
@@ -76,6 +76,17 @@ t.test('a stream whose pool never comes back is shown, with its reason, and can 
   const shown = await source.cli<StreamView[]>('stream', 'status')
   t.match(shown, [{ name, state: 'failed', reason: /VOLUME_AWAY.*tidemark stream remove together-gone/ }])
   await t.rejects(source.cli('stream', 'resume', name), /VOLUME_AWAY/)
+  const foreign = join(folder, 'other-pool.img')
+  const other = await Agent.start(t, folder, 'other')
+  await createPool(other, folder, 'other-pool')
+  await other.cli('volume', 'create', name, '--pool', 'other-pool', '--size', '16MiB')
+  await other.cli('pool', 'export', 'other-pool')
+  const refused = source.cli('pool', 'import', foreign)
+  await t.rejects(
+    refused,
+    /NAME_IN_USE.*stream together-gone has a journal/,
+    'the volume of another pool is not taken for it',
+  )
   await t.rejects(source.cli('destination', 'remove', 'far'), /exit code 1/, 'its destination is kept')
   await source.cli('stream', 'remove', name)
   t.same(await source.cli('stream', 'status'), [])
