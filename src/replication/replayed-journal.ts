@@ -28,22 +28,18 @@ export function recoveryWorker(): WorkerCalls {
 /**
  * Open a stream's journal and write onto its volumes what they may lack. They must be held. Files are read and written
  * in a worker: what a front end serves can only be written while the main thread answers its faults.
- *
- * @param lasting a worker that the caller closes; default: what the options lend, or else one for this recovery
  */
 export async function openReplayed(
   options: StreamJournalOptions,
   volumes: RecordedVolumes,
-  lasting?: WorkerCalls,
 ): Promise<{ journal: StreamJournal; report: RecoveryReport }> {
-  const lease = lasting ? undefined : (options.recoverer ?? new LentWorker(recoveryWorker)).lend()
-  const worker = lasting ?? lease!.worker
+  const { worker, giveBack } = (options.recoverer ?? new LentWorker(recoveryWorker)).lend()
   const targets = volumes.replayTargets()
   const recover = (journal: RecoveryJob): Promise<Recovered> =>
     worker.call<Recovered>('recover', { journal, volumes: targets } satisfies ReplayJob)
   try {
     return await StreamJournal.open(options, recover)
   } finally {
-    await lease?.giveBack()
+    await giveBack()
   }
 }

@@ -1,5 +1,4 @@
 import { StorageError } from '../block/storage-error.js'
-import type { WorkerCalls } from '../block/worker-calls.js'
 import type { RegionMap } from '../journal/region-map.js'
 import type { StreamJournal, StreamJournalOptions } from '../journal/stream-journal.js'
 import type { CatchUp } from './catch-up.js'
@@ -20,8 +19,6 @@ export interface RecoveryParts {
   readonly regions: RegionKeeper
   readonly catchUp: CatchUp
   readonly health: StreamHealth
-  /** Where the journal is replayed, when there are many recoveries to come; see openReplayed(). */
-  readonly worker?: WorkerCalls
 }
 
 /** A journal to go on with, and the region record open; or why there is none, and what the far side may lack. */
@@ -38,7 +35,7 @@ export type Recovery =
  */
 export async function recoverStream(parts: RecoveryParts, recorded: RegionMap | undefined): Promise<Recovery> {
   const { volumes, state, regions, catchUp, health } = parts
-  const opened = await openReplayed(parts.journal, volumes, parts.worker).catch((error: unknown) => {
+  const opened = await openReplayed(parts.journal, volumes).catch((error: unknown) => {
     if (error instanceof StorageError && journalLost.has(error.code)) return error
     throw error
   })

@@ -1,6 +1,6 @@
 import { readFileSync, statSync } from 'node:fs'
+import type { LentWorker } from '../../../src/block/lent-worker.js'
 import { sectorBytes } from '../../../src/block/units.js'
-import type { WorkerCalls } from '../../../src/block/worker-calls.js'
 import { type JournalRecord, readRecords } from '../../../src/journal/reader.js'
 import { RegionMap } from '../../../src/journal/region-map.js'
 import { checkPool } from '../../../src/pool/check.js'
@@ -17,7 +17,7 @@ export interface Workplace {
   /** A folder that no cut touches. */
   readonly run: string
   readonly shell: Shell
-  readonly worker: WorkerCalls
+  readonly recoverer: LentWorker
   /** A judge is judged: the region record is worth nothing. */
   readonly forgetsRegions?: boolean
 }
@@ -28,12 +28,12 @@ export async function judge(
   position: number,
   clocks: readonly number[],
   random: Random,
-  { run, shell, worker, found, forgetsRegions }: Workplace,
+  { run, shell, recoverer, found, forgetsRegions }: Workplace,
 ): Promise<string[]> {
   const wrong: string[] = []
   const { workload, logs, slots, snapshots, poolFile } = recording
   if (random.chance(0.3)) wrong.push(...(await checkOffline(poolFile, 'as the cut left it')))
-  const recovered = await Recovered.open(recording, run, worker)
+  const recovered = await Recovered.open(recording, run, recoverer)
   const contents: Buffer[] = []
   try {
     for (const [at, kind] of volumes.entries()) {

@@ -5,6 +5,7 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
+import { LentWorker } from '../../../src/block/lent-worker.js'
 import { recoveryWorker } from '../../../src/replication/replayed-journal.js'
 import { scratchFolder } from '../../fixtures/paths.js'
 import { anotherBoot, diskFaults } from '../../fixtures/power-cut.js'
@@ -39,9 +40,11 @@ const test = { teardown: (done: () => unknown) => void teardowns.push(done) }
 // Started while this process is small and has nothing open: a fork of a large one takes long.
 const shell = new Shell()
 const base = scratchFolder(test, 'power-cut')
-const worker = recoveryWorker()
+const recoverer = new LentWorker(recoveryWorker)
+// Lent until the end: one for all recoveries.
+const { worker, giveBack } = recoverer.lend()
 await worker.call('sync', [])
-test.teardown(() => worker.close())
+test.teardown(giveBack)
 test.teardown(() => shell.close())
 const kept = teardowns.length
 let failures = 0
@@ -81,7 +84,7 @@ async function tell({ workload, device, phases, snapshots, stream }: Recording, 
 
 async function judgeMany(recording: Recording, folder: string, random: Random, count: number): Promise<void> {
   const { device, workload } = recording
-  const workplace = { run: join(folder, 'run'), shell, worker, found }
+  const workplace = { run: join(folder, 'run'), shell, recoverer, found }
   mkdirSync(workplace.run)
   anotherBoot(base)
   const began = performance.now()
@@ -112,7 +115,7 @@ async function judgeMany(recording: Recording, folder: string, random: Random, c
 async function judgeFaults(recording: Recording, folder: string, random: Random): Promise<void> {
   const { device, workload, phases } = recording
   const { from } = phases[0]!
-  const workplace = { run: join(folder, 'run'), shell, worker, found: new Map(), forgetsRegions: workload.stream }
+  const workplace = { run: join(folder, 'run'), shell, recoverer, found: new Map(), forgetsRegions: workload.stream }
   for (const fault of workload.stream ? (['none'] as const) : diskFaults) {
     await device.setFault(fault, random.next(), from)
     let found = 0

@@ -1,8 +1,8 @@
 import { existsSync, readdirSync } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
+import type { LentWorker } from '../../../src/block/lent-worker.js'
 import { type Lsn, lsn, MiB } from '../../../src/block/units.js'
-import type { WorkerCalls } from '../../../src/block/worker-calls.js'
 import { StateLog } from '../../../src/daemon/state-log.js'
 import { intercept } from '../../../src/intercept/intercept.js'
 import type { RegionMap } from '../../../src/journal/region-map.js'
@@ -76,7 +76,7 @@ export class Recovered {
   }
 
   /** @param run a folder that no cut touches, for mount points */
-  static async open(recording: Recording, run: string, worker: WorkerCalls): Promise<Recovered> {
+  static async open(recording: Recording, run: string, recoverer: LentWorker): Promise<Recovered> {
     const closing: (() => unknown)[] = []
     try {
       const store = await StateLog.open(recording.state)
@@ -87,7 +87,7 @@ export class Recovered {
       closing.push(() => pool.close())
       const recovered = new Recovered(recording, pool, store, run, closing)
       recovered.events.push(...events)
-      await recovered.#recoverStream(store, worker)
+      await recovered.#recoverStream(store, recoverer)
       return recovered
     } catch (error) {
       await closeAll(closing)
@@ -100,7 +100,7 @@ export class Recovered {
     return closeAll(this.#closing)
   }
 
-  async #recoverStream(store: StateLog, worker: WorkerCalls): Promise<void> {
+  async #recoverStream(store: StateLog, recoverer: LentWorker): Promise<void> {
     if (!this.#recording.stream) return
     const { name } = this.#recording.stream
     const definition = store.get<StreamDefinition>(`stream/${name}`)
@@ -137,11 +137,12 @@ export class Recovered {
       intercept,
       segmentBytes: 4 * MiB,
       limitBytes: 32 * MiB,
+      recoverer,
       onEvent: (event: unknown) => void this.events.push(`the journal says ${JSON.stringify(event)}`),
     }
     const catchUp = new CatchUp(regions)
     const health = new StreamHealth(name, say, { note: () => undefined, cancel: () => undefined, inSeconds: null })
-    const parts = { journal: journalOptions, volumes, state, regions, catchUp, health, worker }
+    const parts = { journal: journalOptions, volumes, state, regions, catchUp, health }
     const recorded = before.regionsLost ? undefined : await regions.load()
     let recovered: RecoveredJournal | null = null
     if (before.phase === 'running') {
