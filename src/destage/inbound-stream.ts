@@ -363,11 +363,11 @@ export class InboundStream {
     const text = JSON.stringify(message)
     if (text === this.#told) return
     await this.#state.move({ sequence: sequence + 1 })
-    const folder = await this.#options.inbox.folder(streamId)
-    if (folder === undefined) return
-    const { secret } = this.#options
-    await writeAcknowledgement(folder, { ...message, sequence }, secret, this.#options.streamId)
-    this.#told = text
+    const { inbox, secret } = this.#options
+    await inbox.inFolder(streamId, async (folder) => {
+      await writeAcknowledgement(folder, { ...message, sequence }, secret, this.#options.streamId)
+      this.#told = text
+    })
   }
 
   async #meet(error: StorageError, signal: AbortSignal): Promise<void> {
