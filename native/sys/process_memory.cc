@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -23,9 +24,19 @@ bool writeScore() {
   return file && write(file.get(), score, sizeof score - 1) == sizeof score - 1;
 }
 
+/**
+ * 1 and not 0: it is less than any dump has, and of a dump that goes into a pipe the kernel asks for this number alone
+ * (fs/coredump.c). The agent's workers, which have the keys of streams too, inherit it.
+ */
+void leaveNoCore() {
+  const rlimit limit{1, 1};
+  (void)setrlimit(RLIMIT_CORE, &limit);
+}
+
 }  // namespace
 
 ProcessMemory protectProcess(const std::string& program, std::vector<std::string> words) {
+  leaveNoCore();
   ProcessMemory memory;
   memory.flusher = prctl(PR_GET_IO_FLUSHER, 0, 0, 0, 0) == 1;
   if (!memory.flusher && prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) == 0) {

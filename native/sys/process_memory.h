@@ -7,7 +7,7 @@
 
 /**
  * A process that serves block devices must not wait for itself. Memory that it needs to write a page out may be had only
- * by writing out pages, and those may be its own hosts'.
+ * by writing out pages, and those may be its own hosts'. And what it has in memory is nobody else's: keys, and hosts' data.
  */
 namespace tidemark {
 
@@ -24,6 +24,8 @@ struct ProcessMemory {
  * Once, first of all. The threads of V8 and libuv exist before any code of ours runs, and a thread can be made an I/O
  * flusher only by itself: so this one becomes one and executes the same program again, whose threads inherit it all.
  * Then it does not return. What cannot be done for want of a privilege is left out.
+ *
+ * From here on neither it nor what it starts leaves a core dump.
  *
  * Memory is locked where it is touched (MLOCK_ONFAULT): reserved addresses cost nothing. Not with mlockall(): V8 gives
  * pages back with MADV_DONTNEED, which fails for locked memory, and then ends the process.

@@ -9,6 +9,7 @@ import { chmod, link, lstat, mkdtemp, rm, stat, unlink } from 'node:fs/promises'
 import net from 'node:net'
 import path from 'node:path'
 import { errnoOf, StorageError } from '../block/storage-error.js'
+import { whyStrangersMayReplace } from '../block/strangers.js'
 
 /** sun_path has 108 bytes; the private name is one byte longer than `agent.sock` and a zero ends it. */
 const PATH_LIMIT_BYTES = 106
@@ -64,9 +65,7 @@ export async function claimSocket(
 
 /** In a folder others may rename in, the name would not stay ours. */
 async function checkFolder(folder: string): Promise<void> {
-  const { mode, uid } = await stat(folder)
-  const sharedByOthers = (mode & 0o022) !== 0 && (mode & 0o1000) === 0
-  if (!sharedByOthers && (uid === 0 || uid === process.geteuid?.())) return
+  if (whyStrangersMayReplace(await stat(folder)) === undefined) return
   throw refusal(
     'UNSAFE_SOCKET',
     folder,

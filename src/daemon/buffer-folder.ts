@@ -1,6 +1,7 @@
 import { readdir, stat, statfs } from 'node:fs/promises'
 import path from 'node:path'
 import { errnoOf, StorageError } from '../block/storage-error.js'
+import { checkOwnFolder } from './own-folder.js'
 import type { Placement } from './placement.js'
 
 /** A folder that a stream of this agent has below a buffer directory; several streams may share the directory. */
@@ -24,7 +25,7 @@ export interface BufferFolderRequest {
 /**
  * Where a stream's replication files go when its buffer moves to a directory. Nothing is made yet.
  *
- * @throws StorageError BAD_DIRECTORY, BUFFER_IN_USE, ON_OWN_VOLUME, DIRECTORY_NOT_EMPTY, BUFFER_DISK_FULL
+ * @throws StorageError BAD_DIRECTORY, BUFFER_IN_USE, ON_OWN_VOLUME, UNSAFE_FOLDER, DIRECTORY_NOT_EMPTY, BUFFER_DISK_FULL
  */
 export async function newBufferFolder(request: BufferFolderRequest): Promise<string> {
   const { directory, name, current, usedBytes, placement } = request
@@ -34,6 +35,7 @@ export async function newBufferFolder(request: BufferFolderRequest): Promise<str
     throw refuse('BAD_DIRECTORY', directory, `It lies in the buffer itself, ${current}. Name another.`)
   }
   await placement.check(op, 'source buffer', directory)
+  await checkOwnFolder(op, directory)
   try {
     const others = (await entries(directory)).filter((entry) => entry !== foundByFsck && !streamFolder.test(entry))
     if (others.length > 0 || (await entries(files)).length > 0) {

@@ -1,8 +1,9 @@
-import { readFile } from 'node:fs/promises'
+import { open, realpath, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { checkName } from '../block/names.js'
 import { parseDuration, parseSize } from '../block/size.js'
 import { StorageError } from '../block/storage-error.js'
+import { whyStrangersMayChange, whyStrangersMayReplace } from '../block/strangers.js'
 import { GiB, KiB, MiB } from '../block/units.js'
 
 export interface AgentConfig {
@@ -96,10 +97,27 @@ async function load(file: string): Promise<unknown> {
   // Loaded when there is a file: it takes as long as the agent's own code, and 8 MiB.
   const { parse } = await import('yaml')
   try {
-    return parse(await readFile(file, 'utf8'), { maxAliasCount: 0 }) ?? {}
+    return parse(await readOwn(file), { maxAliasCount: 0 }) ?? {}
   } catch (cause) {
     throw bad(file, cause instanceof Error ? (cause.message.split('\n')[0] ?? '') : String(cause))
   }
+}
+
+/** It says where the agent writes, as root. What is looked at is what is read. */
+async function readOwn(file: string): Promise<string> {
+  const handle = await open(file, 'r')
+  try {
+    const folder = path.dirname(await realpath(file))
+    refuseStrangers('file', whyStrangersMayChange(await handle.stat()))
+    refuseStrangers(`folder ${folder}`, whyStrangersMayReplace(await stat(folder)))
+    return await handle.readFile('utf8')
+  } finally {
+    await handle.close()
+  }
+}
+
+function refuseStrangers(what: string, why: string | undefined): void {
+  if (why !== undefined) throw new Error(`the ${what} is not the agent's alone: ${why}. Use chown root and chmod go-w`)
 }
 
 function flatten(value: unknown, prefix = ''): [string, unknown][] {

@@ -16,6 +16,7 @@ import { readConfig } from './config.js'
 import { Destinations } from './destinations.js'
 import { EventJournal } from './event-journal.js'
 import { InboundStreams } from './inbound-streams.js'
+import { checkOwnFolder, checkStateDirectory } from './own-folder.js'
 import { Pairings } from './pairings.js'
 import { PathVolumes } from './path-volumes.js'
 import { Placement } from './placement.js'
@@ -49,9 +50,13 @@ export async function runAgent(options: AgentOptions): Promise<void> {
     for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => resolve(signal))
   })
   const stateDirectory = path.resolve(options.stateDirectory)
+  // Nothing that is made from here on can be written by others, whatever this was started from.
+  process.umask(process.umask() | 0o022)
   await makeState(stateDirectory)
+  await checkStateDirectory('agent', stateDirectory)
   const unlock = await lockState(stateDirectory)
   const config = await readConfig(options.configFile, stateDirectory)
+  for (const folder of [config.bufferDirectory, config.inboundDirectory]) await checkOwnFolder('agent', folder)
   const log = pino({ base: null }, pino.destination({ dest: 2, sync: true }))
   const events = new EventJournal(path.join(stateDirectory, 'events.ndjson'))
   events.listen(({ severity, code, object, text }) => {

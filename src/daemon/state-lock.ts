@@ -1,6 +1,6 @@
-import { closeSync, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs'
+import { closeSync, constants, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs'
 import path from 'node:path'
-import { StorageError } from '../block/storage-error.js'
+import { errnoOf, StorageError } from '../block/storage-error.js'
 import { holdInWorkers } from '../block/worker-calls.js'
 import { fileCalls } from '../intercept/file-calls.js'
 
@@ -14,11 +14,11 @@ const pollMs = 50
  * One agent a state directory: two would write the same journals. The kernel ends the lock with the process.
  *
  * @returns what gives it back
- * @throws StorageError STATE_LOCKED naming the process that has it
+ * @throws StorageError STATE_LOCKED naming the process that has it; UNSAFE_FOLDER when it is a link
  */
 export async function lockState(directory: string): Promise<() => void> {
   const file = path.join(directory, 'lock')
-  const fd = openSync(file, 'a+', 0o600)
+  const fd = openLock(file)
   const begun = performance.now()
   let held = fileCalls.lock(fd)
   const patience = (): number => (isEnding(readFileSync(file, 'latin1')) ? endingPatienceMs : patienceMs)
@@ -39,6 +39,17 @@ export async function lockState(directory: string): Promise<() => void> {
   writeSync(fd, `${process.pid}\n`)
   holdInWorkers(fd)
   return () => closeSync(fd)
+}
+
+/** It is truncated: what a link leads to would be lost. */
+function openLock(file: string): number {
+  const { O_RDWR, O_APPEND, O_CREAT, O_NOFOLLOW } = constants
+  try {
+    return openSync(file, O_RDWR | O_APPEND | O_CREAT | O_NOFOLLOW, 0o600)
+  } catch (cause) {
+    if (errnoOf(cause) !== 'ELOOP') throw cause
+    throw new StorageError('UNSAFE_FOLDER', { op: 'agent', object: file, cause, hint: 'It is a link. Remove it.' })
+  }
 }
 
 /** Whether the main thread of the process that wrote this number is gone, and the process is not. */

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { constants } from 'node:fs'
-import { lstat, open, rename, rm } from 'node:fs/promises'
+import { open, rename, rm, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { errnoOf } from '../block/storage-error.js'
 import { ACKNOWLEDGEMENT_NAME, type Acknowledgement, sealAcknowledgement } from '../replication-file/acknowledgement.js'
@@ -9,6 +9,8 @@ import { TEMPORARY_SUFFIX } from '../transport/transport.js'
 /**
  * Put the acknowledgement into the stream's folder, as a whole, readable for whoever owns the folder (an FTP server's
  * user). Not synced: what it says is durable elsewhere, and a lost one is written again.
+ *
+ * @param folder held open: a name that others can exchange for a link would let them have a file of theirs anywhere
  */
 export async function writeAcknowledgement(
   folder: string,
@@ -16,7 +18,7 @@ export async function writeAcknowledgement(
   secret: Buffer,
   streamId: Buffer,
 ): Promise<void> {
-  const owner = await lstat(folder)
+  const owner = await stat(folder)
   const temporary = path.join(folder, `${ACKNOWLEDGEMENT_NAME}-${randomBytes(6).toString('hex')}${TEMPORARY_SUFFIX}`)
   try {
     const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW

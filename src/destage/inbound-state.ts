@@ -44,6 +44,9 @@ export interface InboundPosition {
   readonly sequence: number
 }
 
+/** Of a generation that begins. */
+export const nothingApplied = { appliedEpoch: 0, appliedLsn: '0', lastTag: '00'.repeat(16) } as const
+
 export class InboundState {
   readonly #store: StateStore
   readonly #key: string
@@ -57,9 +60,7 @@ export class InboundState {
       streamId,
       stream: streamId,
       generation: 0,
-      appliedEpoch: 0,
-      appliedLsn: '0',
-      lastTag: '00'.repeat(16),
+      ...nothingApplied,
       consistent: false,
       appliedTimeMs: 0,
       intent: 0,

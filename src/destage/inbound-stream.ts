@@ -14,7 +14,7 @@ import { addComparison, isWorthSaying } from './comparison.js'
 import { checkDeclarations } from './declarations.js'
 import { asStorageError } from './disk-fault.js'
 import type { Images } from './images.js'
-import { type InboundPosition, InboundState } from './inbound-state.js'
+import { type InboundPosition, InboundState, nothingApplied } from './inbound-state.js'
 import { describeInbound, type InboundStatus } from './inbound-status.js'
 import type { Inbox } from './inbox.js'
 import { Intake } from './intake.js'
@@ -240,9 +240,7 @@ export class InboundStream {
     await this.#state.move({
       generation,
       stream,
-      appliedEpoch: 0,
-      appliedLsn: '0',
-      lastTag: '00'.repeat(16),
+      ...nothingApplied,
       consistent: false,
       intent: 0,
       volumes,
@@ -355,21 +353,21 @@ export class InboundStream {
     const { generation } = this.#intake
     if (generation === 0) return
     const begun = generation === this.position.generation
-    const { appliedEpoch, appliedLsn } = begun ? this.position : { appliedEpoch: 0, appliedLsn: '0' }
+    const { appliedEpoch, appliedLsn, lastTag: appliedTag } = begun ? this.position : nothingApplied
     const { state, reason } = this.status()
     const receivedEpoch = begun ? await this.#received() : 0
     const comparison = begun ? (this.position.comparison ?? null) : null
     const wanted = this.#wanted()
-    const applied = { generation, appliedEpoch, appliedLsn, receivedEpoch }
+    const applied = { generation, appliedEpoch, appliedLsn, appliedTag, receivedEpoch }
     const message = { ...applied, state, reason, wanted, reads: PART_VERSION, comparison }
     const text = JSON.stringify(message)
     if (text === this.#told) return
     await this.#state.move({ sequence: sequence + 1 })
-    const folder = await this.#options.inbox.folder(streamId)
-    if (folder === undefined) return
-    const { secret } = this.#options
-    await writeAcknowledgement(folder, { ...message, sequence }, secret, this.#options.streamId)
-    this.#told = text
+    const { inbox, secret } = this.#options
+    await inbox.inFolder(streamId, async (folder) => {
+      await writeAcknowledgement(folder, { ...message, sequence }, secret, this.#options.streamId)
+      this.#told = text
+    })
   }
 
   async #meet(error: StorageError, signal: AbortSignal): Promise<void> {

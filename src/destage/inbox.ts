@@ -1,6 +1,7 @@
-import { type FSWatcher, watch } from 'node:fs'
-import { lstat, rm } from 'node:fs/promises'
+import { constants, type FSWatcher, watch } from 'node:fs'
+import { lstat, open } from 'node:fs/promises'
 import path from 'node:path'
+import { errnoOf } from '../block/storage-error.js'
 import { PART_FILE_LIMIT } from '../replication-file/limits.js'
 import { TEST_FOLDER } from '../transport/remote-name.js'
 import { entriesOf, type InboxNames, listInbox } from './inbox-listing.js'
@@ -11,6 +12,8 @@ const folderLimit = 100_000
 const smallFolder = 256
 /** A fault of a file that is not there any more. */
 export const VANISHED = 'it vanished'
+/** O_NOFOLLOW with O_DIRECTORY calls a link no directory. */
+const noFolder: readonly unknown[] = ['ENOENT', 'ENOTDIR', 'ELOOP']
 const streamFolder = /^[0-9a-f]{32}$/
 
 /**
@@ -54,21 +57,24 @@ export class Inbox {
     return (await listInbox(folder, smallFolder)) ?? listLarge(folder)
   }
 
-  /** Why a file can be no part, whatever its name, or undefined. */
-  async fault(streamId: string, name: string): Promise<string | undefined> {
-    const facts = await lstat(this.file(streamId, name)).catch(() => undefined)
-    if (!facts) return VANISHED
-    if (!facts.isFile()) return 'it is not a regular file'
-    if (facts.nlink !== 1) return 'it has several names'
-    return facts.size > PART_FILE_LIMIT ? `${facts.size} bytes are more than a part has` : undefined
-  }
-
-  file(streamId: string, name: string): string {
-    return path.join(this.directory, streamId, name)
-  }
-
-  async remove(streamId: string, name: string): Promise<void> {
-    await rm(this.file(streamId, name), { force: true })
+  /**
+   * What moves, removes or writes files there: the folder is held by descriptor meanwhile, and what takes its place is not
+   * followed. A link might lead to files of the agent's own that are called like these.
+   *
+   * @param work is given a path that leads there while it runs, in this process alone
+   * @returns undefined, with nothing done, when there is no such folder
+   */
+  async inFolder<T>(streamId: string, work: (folder: string) => Promise<T>): Promise<T | undefined> {
+    const flags = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW
+    const handle = await open(path.join(this.directory, streamId), flags).catch((error) => {
+      if (noFolder.includes(errnoOf(error))) return undefined
+      throw error
+    })
+    try {
+      return handle && (await work(`/proc/self/fd/${handle.fd}`))
+    } finally {
+      await handle?.close()
+    }
   }
 
   close(): void {
@@ -92,4 +98,13 @@ export class Inbox {
     this.#watchers.get(folder)?.close()
     this.#watchers.delete(folder)
   }
+}
+
+/** Why a file can be no part, whatever its name, or undefined. */
+export async function faultOf(file: string): Promise<string | undefined> {
+  const facts = await lstat(file).catch(() => undefined)
+  if (!facts) return VANISHED
+  if (!facts.isFile()) return 'it is not a regular file'
+  if (facts.nlink !== 1) return 'it has several names'
+  return facts.size > PART_FILE_LIMIT ? `${facts.size} bytes are more than a part has` : undefined
 }

@@ -1,3 +1,4 @@
+import { rm } from 'node:fs/promises'
 import path from 'node:path'
 import type { ReportEvent } from '../block/event-log.js'
 import { StorageError } from '../block/storage-error.js'
@@ -7,7 +8,7 @@ import type { ArrivalBuffer } from './arrival-buffer.js'
 import type { Declaration, VerifyJob, VerifyResult } from './destage-job.js'
 import { ForeignFiles } from './foreign-files.js'
 import type { InboundPosition } from './inbound-state.js'
-import { type Inbox, VANISHED } from './inbox.js'
+import { faultOf, type Inbox, VANISHED } from './inbox.js'
 import type { InboxNames } from './inbox-listing.js'
 import { type PartPlace, RefusedParts } from './refused-parts.js'
 import type { HeldPart } from './sequencer.js'
@@ -97,25 +98,33 @@ export class Intake {
    * @returns how many files were taken from the inbox; there may be more
    */
   async take(): Promise<number> {
-    const { inbox, arrivals, position } = this.#options
-    const { streamId, generation: current, appliedEpoch, removed } = position()
+    const { inbox, position } = this.#options
     await this.#list()
+    const isMore = this.#next < this.#listed.length
+    const taken = isMore ? await inbox.inFolder(position().streamId, (folder) => this.#takeFrom(folder)) : 0
+    this.#sayForeign(this.#foreign.flush(this.#folder))
+    return taken ?? 0
+  }
+
+  async #takeFrom(folder: string): Promise<number> {
+    const { arrivals, position } = this.#options
+    const { generation: current, appliedEpoch, removed } = position()
     let taken = 0
     while (taken < intakeLimit && this.#next < this.#listed.length) {
       const name = this.#listed[this.#next++]!
       const place = parsePartFileName(name)!
       const { generation, epoch } = place
       if (generation === current && epoch > appliedEpoch + windowEpochs) continue
-      const fault = await inbox.fault(streamId, name)
-      if (fault !== undefined) await this.#putAway(name, place, fault)
+      const file = path.join(folder, name)
+      const fault = await faultOf(file)
+      if (fault !== undefined) await this.#putAway(file, place, fault)
       else if (generation < current || (generation === current && (removed || epoch <= appliedEpoch))) {
-        await inbox.remove(streamId, name)
+        await rm(file, { force: true })
       } else {
-        if (await arrivals.take(inbox.file(streamId, name), name)) await this.#admit(name)
+        if (await arrivals.take(file, name)) await this.#admit(name)
         taken += 1
       }
     }
-    this.#sayForeign(this.#foreign.flush(this.#folder))
     return taken
   }
 
@@ -226,14 +235,14 @@ export class Intake {
   }
 
   /** A link, pipe or folder with the name of a part is left alone, unless the next part could not get its name then. */
-  async #putAway(name: string, place: PartPlace, fault: string): Promise<void> {
-    const { inbox, arrivals, position, say } = this.#options
+  async #putAway(file: string, place: PartPlace, fault: string): Promise<void> {
+    const { arrivals, say } = this.#options
+    const name = path.basename(file)
     if (fault === VANISHED) return
     if (!this.#isNext(place)) return this.#leave(name, fault)
-    const file = inbox.file(position().streamId, name)
     const aside = await arrivals.setAside(file, name).catch(() => undefined)
     if (aside === undefined) return this.#leave(name, fault)
-    const text = `${JSON.stringify(file)} was in the way of the next part: ${fault}. It is set aside as ${aside}`
+    const text = `${JSON.stringify(path.join(this.#folder, name))} was in the way of the next part: ${fault}. It is set aside as ${aside}`
     say('warning', 'FOREIGN_FILE', text)
   }
 

@@ -27,6 +27,8 @@ export interface Acknowledgement {
   readonly generation: number
   readonly appliedEpoch: number
   readonly appliedLsn: string
+  /** Of the last part applied, hexadecimal: which epoch of this number it was. Absent: an older agent wrote it. */
+  readonly appliedTag?: string
   /**
    * Every epoch up to here is here, whole and durable, though not applied: they wait for one whose end is a state. Absent
    * or below appliedEpoch: nothing waits so.
@@ -66,6 +68,7 @@ function isAcknowledgement(value: unknown): value is Acknowledgement {
     counts.every((count) => Number.isSafeInteger(count) && (count as number) >= 0) &&
     typeof fields.appliedLsn === 'string' &&
     /^\d{1,20}$/.test(fields.appliedLsn) &&
+    isTag(fields.appliedTag ?? noTag) &&
     typeof fields.state === 'string' &&
     typeof fields.reason === 'string' &&
     Array.isArray(fields.wanted) &&
@@ -74,6 +77,12 @@ function isAcknowledgement(value: unknown): value is Acknowledgement {
     isCount(fields.reads ?? 0) &&
     isComparison(fields.comparison ?? null)
   )
+}
+
+const noTag = '00'.repeat(16)
+
+function isTag(value: unknown): boolean {
+  return typeof value === 'string' && /^[0-9a-f]{32}$/.test(value)
 }
 
 function isCount(value: unknown): boolean {

@@ -9,7 +9,7 @@ import {
   openAcknowledgement,
 } from '../replication-file/acknowledgement.js'
 import type { Transport } from '../transport/transport.js'
-import { isGathering, type StreamState } from './stream-state.js'
+import { isGathering, type StreamPosition, type StreamState } from './stream-state.js'
 import { hearComparison } from './verify-state.js'
 
 const busyPollMs = 50
@@ -36,6 +36,8 @@ export interface AcknowledgementReaderOptions {
   readonly onReport: (state: string, reason: string) => void
   /** It asks for an epoch again that was released when it said that it had received it. */
   readonly onLostThere: (epoch: number) => void
+  /** It has what this source has never sent. Called again as long as it says so; nothing that it says is believed then. */
+  readonly onOvertaken: (generation: number) => void
   readonly onWanted: (places: readonly { readonly epoch: number; readonly part: number }[]) => void
   /** Why acknowledgements cannot be read; null: they can. */
   readonly onLink: (error: StorageError | null) => void
@@ -49,6 +51,8 @@ export class AcknowledgementReader {
   readonly #looked = new Changes()
   #looks = 0
   #asked = false
+  /** What it says now may pass for true when more epochs were cut. */
+  #isOvertaken = false
   #delayMs = busyPollMs
   #progressAtMs = performance.now()
 
@@ -116,8 +120,13 @@ export class AcknowledgementReader {
   }
 
   async #take(value: Acknowledgement): Promise<boolean> {
-    const { state, onReceived } = this.#options
+    const { state, onReceived, onOvertaken } = this.#options
     const { position } = state
+    this.#isOvertaken ||= hasOvertaken(value, position)
+    if (this.#isOvertaken) {
+      onOvertaken(value.generation)
+      return false
+    }
     if (value.generation !== position.generation || value.sequence < position.acknowledgement) return false
     const farReads = value.reads ?? 1
     if (farReads !== position.farReads) await state.move({ farReads })
@@ -179,6 +188,17 @@ export class AcknowledgementReader {
     })
     if (lost.length > 0) onWanted(lost)
   }
+}
+
+/**
+ * Only what was recorded here is sent, so a source whose state was never put back is ahead of what it hears. Of an epoch in
+ * between the destination finds out itself, as the next one does not follow.
+ */
+function hasOvertaken(value: Acknowledgement, { generation, cutEpoch, lastTag }: StreamPosition): boolean {
+  const { appliedEpoch, receivedEpoch = 0, appliedTag = lastTag } = value
+  if (value.generation !== generation) return value.generation > generation
+  if (Math.max(appliedEpoch, receivedEpoch) > cutEpoch) return true
+  return appliedEpoch === cutEpoch && appliedTag !== lastTag
 }
 
 /** Nothing beyond what was cut can be applied; and the next journal begins behind whatever is recorded as known. */

@@ -53,7 +53,7 @@ export class RecordedVolumes {
 
   /** Where a worker writes what a journal holds. While held. */
   replayTargets(): ReplayTarget[] {
-    return this.#members.map(({ index, volume }) => ({ index, path: volume.path }))
+    return this.#members.map(({ index, volume }) => ({ index, path: volume.path, sizeBytes: volume.sizeBytes }))
   }
 
   /** What an initialisation reads. While held. */

@@ -1,41 +1,52 @@
-import assert from 'node:assert/strict'
 import type { JournalRecord } from '../journal/reader.js'
+import { damaged } from '../journal/segment-file.js'
 import type { Backing } from '../volume/backing.js'
 
 /** A volume of the journal, and where its bytes are written: its backing, or the file that its front end serves. */
 export interface ReplayTarget {
   readonly index: number
   readonly path: string
+  readonly sizeBytes: number
+}
+
+interface Extent {
+  readonly volume: number
+  readonly offset: number
+  readonly lengthBytes: number
 }
 
 /**
  * Writes journal records onto the backings again. Idempotent: a record that is there already is written once more.
+ *
+ * A checksum is no seal: what no host can have written, because there is no such volume or it ends before, is damage.
  */
 export function replayOnto(
   volumes: readonly ReplayTarget[],
   openBacking: (path: string) => Backing,
 ): { apply: (record: JournalRecord) => void; sync: () => void; close: () => void } {
-  const open = new Map<number, Backing>()
-  const backing = (index: number): Backing => {
-    const present = open.get(index)
-    if (present) return present
+  const open = new Map<number, { readonly backing: Backing; readonly sizeBytes: number }>()
+  const target = ({ volume, offset, lengthBytes }: Extent): Backing => {
+    const { backing, sizeBytes } = open.get(volume) ?? begin(volume)
+    if (offset + lengthBytes > sizeBytes) throw damaged(backing.path, 'the journal has a write beyond its end')
+    return backing
+  }
+  const begin = (index: number): { readonly backing: Backing; readonly sizeBytes: number } => {
     const volume = volumes.find((candidate) => candidate.index === index)
-    assert(volume, `the journal names volume ${index}, the stream does not have it`)
-    const opened = openBacking(volume.path)
+    if (!volume) throw damaged(`volume ${index}`, 'the journal names it, and the stream does not have it')
+    const opened = { backing: openBacking(volume.path), sizeBytes: volume.sizeBytes }
     open.set(index, opened)
     return opened
   }
   return {
     apply: (record) => {
-      if (record.type === 'write') backing(record.volume).write(record.offset, record.payload)
-      else if (record.type === 'zero' || record.type === 'trim')
-        backing(record.volume).zero(record.offset, record.lengthBytes)
+      if (record.type === 'write') target(record).write(record.offset, record.payload)
+      else if (record.type !== 'marker') target(record).zero(record.offset, record.lengthBytes)
     },
     sync: () => {
-      for (const each of open.values()) each.sync()
+      for (const { backing } of open.values()) backing.sync()
     },
     close: () => {
-      for (const each of open.values()) each.close()
+      for (const { backing } of open.values()) backing.close()
     },
   }
 }

@@ -6,6 +6,7 @@ import { StreamJournal, type StreamJournalOptions } from '../journal/stream-jour
 import { Backoff } from './backoff.js'
 import { CatchUp } from './catch-up.js'
 import { MappingStream, recordAgainDelays } from './mapping-stream.js'
+import { PhaseChanges } from './phase-changes.js'
 import type { RecordedVolumes } from './recorded-volumes.js'
 import type { StreamRecordingOptions } from './recording-options.js'
 import { RegionKeeper } from './region-keeper.js'
@@ -15,8 +16,9 @@ import { recoverStream } from './stream-recovery.js'
 import {
   initializing,
   initialPosition,
-  mappedFrom,
   nextJournalLsn,
+  overtaken,
+  type PositionChange,
   regionsLost,
   type StreamPosition,
   type StreamState,
@@ -36,6 +38,7 @@ export class StreamRecording {
   readonly #state: StreamState
   readonly #volumes: RecordedVolumes
   readonly #health: StreamHealth
+  readonly #phases: PhaseChanges
   readonly #turns = new Exclusive()
   readonly #journalOptions: StreamJournalOptions
   readonly #backoff = new Backoff(recordAgainDelays)
@@ -51,6 +54,7 @@ export class StreamRecording {
     this.#state = options.state
     this.#volumes = options.volumes
     this.#health = health
+    this.#phases = new PhaseChanges(options)
     const onEvent: StreamJournalOptions['onEvent'] = (event) => this.#noteJournalEvent(event)
     this.#journalOptions = { ...journal, stream: definition.name, state: store, onEvent }
     this.regions = new RegionKeeper({
@@ -107,8 +111,8 @@ export class StreamRecording {
     const recovered = await recoverStream({ ...this.#parts, journal: this.#journalOptions }, regions)
     if ('journal' in recovered) return this.#goOnRecording(recovered.journal)
     const { reason, lacking } = recovered
-    if (!lacking) return this.#diverge(reason)
-    await this.#noteMapping(reason, 0n)
+    if (!lacking) return this.#phases.diverge(reason)
+    await this.#phases.map(reason, 0n)
     await this.#goOnMapping(lacking)
   }
 
@@ -122,7 +126,7 @@ export class StreamRecording {
   }
 
   async #goOnMapping(regions: RegionMap | undefined): Promise<void> {
-    if (!regions) return this.#diverge('The record of the regions to catch up is lost.')
+    if (!regions) return this.#phases.diverge('The record of the regions to catch up is lost.')
     await this.regions.open(regions, lsn(0n))
     await this.#volumes.record(null, this.regions.native)
     this.#startMapping()
@@ -194,16 +198,28 @@ export class StreamRecording {
   remove(): Promise<void> {
     return this.turn(async () => {
       const { buffer, store, definition, journal } = this.#options
-      if (this.loops) {
-        await this.#mustNotCount()
-        await this.#state.move({ phase: 'diverged', divergedReason: 'Its removal was interrupted.' })
-      }
-      await this.#halt(true)
+      await this.#end({ phase: 'diverged', divergedReason: 'Its removal was interrupted.' })
       await buffer.remove()
       await StreamJournal.forget(store, definition.name, journal.directory)
       await this.regions.forget()
       await this.#state.remove()
     })
+  }
+
+  #overtaken(generation: number): Promise<void> {
+    return this.turn(async () => {
+      if (!this.loops) return
+      await this.#end(overtaken(generation))
+      this.#phases.sayDiverged()
+    })
+  }
+
+  /** Nothing of what was recorded is needed any more. */
+  async #end(change: PositionChange): Promise<void> {
+    if (!this.loops) return
+    await this.#mustNotCount()
+    await this.#state.move(change)
+    await this.#halt(true)
   }
 
   /** One at a time; and whatever fails, a stream that records nothing holds no volume. */
@@ -241,7 +257,9 @@ export class StreamRecording {
   get #parts() {
     const { state, volumes, health, changes } = this.#options
     const { regions, catchUp } = this
-    return { state, volumes, health, regions, catchUp, onChange: () => changes.announce() }
+    // Not waited for: its turn ends the loop that tells. What keeps it from that is met again when it is told again.
+    const onOvertaken = (generation: number): void => void this.#overtaken(generation).catch(() => undefined)
+    return { state, volumes, health, regions, catchUp, onOvertaken, onChange: () => changes.announce() }
   }
 
   /** Flushes are not answered by the journal alone any more, and what it has promised so far is on the backing. */
@@ -301,7 +319,7 @@ export class StreamRecording {
     const end = running.journal.counters().publishedLsn
     if (!(await this.#answers.mayGiveUp(running, this.#mustNotCount()))) return
     await insist(
-      () => this.#isOver(running) || this.#noteMapping(reason, end).then(() => this.#isOver(running)),
+      () => this.#isOver(running) || this.#phases.map(reason, end).then(() => this.#isOver(running)),
       (error) => this.#health.say('error', 'STATE_UNAVAILABLE', `${error}. Hosts of this stream wait for it.`),
     )
     // An initialisation or removal that came first has ended this journal itself.
@@ -364,14 +382,6 @@ export class StreamRecording {
     this.regions.rotate(journal, false).catch(() => undefined)
   }
 
-  async #noteMapping(reason: string, end: bigint): Promise<void> {
-    await this.#state.move(mappedFrom(reason, end))
-    const { phase } = this.#position
-    if (phase === 'diverged') this.#sayDiverged()
-    if (phase === 'mapping')
-      this.#health.say('warning', 'STREAM_MAPPING', `${reason} Hosts go on; it is caught up later.`)
-  }
-
   /** The record cannot be written and hosts wait for it. That it is worth nothing is recorded, then they go on. */
   async #regionsFailed(message: string): Promise<void> {
     const { native } = this.regions
@@ -382,18 +392,7 @@ export class StreamRecording {
     this.regions.giveUp()
     if (this.#position.phase === 'diverged') {
       this.#mapping?.stop.abort()
-      this.#sayDiverged()
+      this.#phases.sayDiverged()
     }
-  }
-
-  async #diverge(reason: string): Promise<void> {
-    await this.#state.move({ phase: 'diverged', divergedReason: reason })
-    this.#sayDiverged()
-  }
-
-  #sayDiverged(): void {
-    const { divergedReason } = this.#position
-    this.#health.say('error', 'STREAM_DIVERGED', `${divergedReason} Hosts go on; initialize the stream again.`)
-    this.#options.changes.announce()
   }
 }

@@ -93,6 +93,8 @@ export interface StreamPosition {
   readonly held: boolean
   /** The last comparison of both sides in this generation, also when it is over. */
   readonly verify: VerifyPosition | null
+  /** The destination said that it has this generation, which this source has never begun; 0: it did not. */
+  readonly farGeneration: number
   /** The newest format of replication files that the destination has said it reads. */
   readonly farReads: number
   readonly counters: StreamCounters
@@ -119,6 +121,7 @@ export const newPosition: StreamPosition = {
   stateEpoch: 0,
   held: false,
   verify: null,
+  farGeneration: 0,
   farReads: 1,
   counters: { rawBytes: 0, foldedBytes: 0, identicalBytes: 0, compressedBytes: 0, sentBytes: 0 },
 }
@@ -190,6 +193,16 @@ export function mappedFrom(reason: string, journalEnd: bigint): PositionChange {
   }
 }
 
+/**
+ * The state of this source is older than what the destination has had of it. What both call an epoch of the same number are
+ * two, and nobody knows how they differ.
+ */
+export function overtaken(generation: number): PositionChange {
+  const divergedReason =
+    'The destination has applied what this source has never sent: this one was put back to an older state, or another machine uses its state.'
+  return { phase: 'diverged', divergedReason, farGeneration: generation }
+}
+
 /** A crash before the new generation is recorded must not pair the old position with its journal and its regions. */
 export const initializing: PositionChange = {
   phase: 'diverged',
@@ -198,9 +211,12 @@ export const initializing: PositionChange = {
 }
 
 /** A generation begins: all is to be copied. A region record that could not be written meanwhile stays lost. */
-export function initialPosition({ generation, counters, regionsLost }: StreamPosition, held: boolean): StreamPosition {
+export function initialPosition(position: StreamPosition, held: boolean): StreamPosition {
+  const { counters, regionsLost } = position
   const copy = { slot: 0, offset: 0 }
-  return { ...newPosition, phase: 'running', generation: generation + 1, copy, counters, regionsLost, held }
+  // What is of an older generation than it has is nothing to the destination.
+  const generation = Math.max(position.generation, position.farGeneration) + 1
+  return { ...newPosition, phase: 'running', generation, copy, counters, regionsLost, held }
 }
 
 /** The region record cannot be written. */

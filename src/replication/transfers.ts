@@ -17,6 +17,8 @@ export interface TransfersOptions {
   readonly transport: Transport
   readonly health: StreamHealth
   readonly paused: () => boolean
+  /** The destination has what this source has never sent. */
+  readonly onOvertaken: (generation: number) => void
   /** Something that others may wait for has changed. */
   readonly onChange: () => void
 }
@@ -47,6 +49,7 @@ export class Transfers {
       onComparison: (now, before) => health.noteComparison(now, before, options.definition.volumes),
       onReport: (farState, reason) => health.noteFarSide(farState, reason),
       onLostThere: (epoch) => health.noteFarSide('stalled', lostThere(epoch, options.definition.name)),
+      onOvertaken: options.onOvertaken,
       onWanted: (places) => this.sender.again(places),
       onLink: (error) => health.noteReading(error),
       onBadSeal: (error) => health.noteBadSeal(error),

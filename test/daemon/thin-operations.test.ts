@@ -219,6 +219,32 @@ t.test('rolling back says what is lost, and is refused for what a stream records
   await operations.rollback('db', 'monday', true)
 })
 
+t.test('a snapshot of another volume is none of this one, whatever is asked of it', async (t) => {
+  const { operations, volumes, copies } = await agent(t)
+  await operations.createVolume('other', 'p', 4 * MiB)
+  await operations.createSnapshot('other', 'monday')
+  await operations.createSnapshot('db', 'friday')
+  for (const snapshot of ['monday', 'other@monday']) {
+    const attempts: Record<string, () => Promise<unknown>> = {
+      remove: () => operations.removeSnapshot('db', snapshot),
+      'roll back': () => operations.rollback('db', snapshot, true),
+      discard: () => operations.discardWrites('db', snapshot, true),
+      clone: () => operations.clone('db', snapshot, 'c', false),
+      copy: () => operations.clone('db', snapshot, 'c', true),
+      'compare from': () => operations.diff('db', snapshot, null, 0),
+      'compare to': () => operations.diff('db', 'friday', snapshot, 0),
+    }
+    for (const [what, attempt] of Object.entries(attempts)) {
+      await t.rejects(attempt(), { code: 'NO_SUCH_SNAPSHOT' }, `${what} ${snapshot}`)
+    }
+  }
+  t.same(copies, [])
+  t.same(
+    volumes.snapshots('other').map(({ snapshot }) => snapshot),
+    ['monday'],
+  )
+})
+
 t.test('what was written to a snapshot is discarded for certain only, and costs what its view says', async (t) => {
   const { operations, volumes, pool, told } = await agent(t)
   await operations.createSnapshot('db', 'monday')

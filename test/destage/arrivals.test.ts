@@ -19,6 +19,8 @@ import { join } from 'node:path'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import t, { type Test } from 'tap'
 import { MiB } from '../../src/block/units.js'
+import { writeAcknowledgement } from '../../src/destage/acknowledgement-writer.js'
+import { Inbox } from '../../src/destage/inbox.js'
 import { PART_VERSION } from '../../src/replication-file/part-header.js'
 import { newSeed, Random } from '../pool/model/random.js'
 import { InboundRig, type MadeEpoch } from './inbound-rig.js'
@@ -350,6 +352,61 @@ t.test('a link in the place of the stream’s folder is not followed, in either 
   renameSync(elsewhere, rig.streamFolder)
   await rig.applied(2)
   await rig.until(() => rig.acknowledgement()?.appliedEpoch === 2)
+})
+
+t.test('a link that takes the place of the folder between a look and what follows leads nowhere', async (t) => {
+  const rig = new InboundRig(t)
+  const [one, two] = rig.chain(2) as [MadeEpoch, MadeEpoch]
+  const [mine, moved] = [join(rig.folder, 'mine'), join(rig.folder, 'moved')]
+  // Such as a source buffer of the same agent: what is called like that there is neither taken nor removed.
+  mkdirSync(mine)
+  for (const { name, bytes } of [one, two]) writeFileSync(join(mine, name), bytes)
+  const exchange = (): void => {
+    renameSync(rig.streamFolder, moved)
+    symlinkSync(mine, rig.streamFolder)
+  }
+  const putBack = (): void => {
+    rmSync(rig.streamFolder)
+    renameSync(moved, rig.streamFolder)
+  }
+  rig.start()
+  rig.deliver(one.name, one.bytes)
+  await rig.until(() => rig.acknowledgement()?.appliedEpoch === 1)
+  await rig.stop()
+  // With so many names it is listed by the worker.
+  for (let index = 0; index < 300; index++) rig.deliver(`odd ${index}`, Buffer.alloc(0))
+  for (const { name, bytes } of [one, two]) rig.deliver(name, bytes)
+  const { call } = rig.worker
+  let isExchanged = false
+  rig.worker.call = async <T>(...parameters: Parameters<typeof call>): Promise<T> => {
+    const answer = (await call.apply(rig.worker, parameters)) as T
+    if (parameters[0] === 'list' && !isExchanged) {
+      isExchanged = true
+      exchange()
+    }
+    return answer
+  }
+  rig.start()
+  await rig.until(() => isExchanged)
+  await new Promise((resolve) => setTimeout(resolve, 1500))
+  t.same(readdirSync(mine).sort(), [one.name, two.name])
+  t.equal(rig.stream.position.appliedEpoch, 1)
+  putBack()
+  await rig.applied(2)
+  await rig.until(() => rig.acknowledgement()?.appliedEpoch === 2)
+
+  const inbox = new Inbox(join(rig.folder, 'inbox'), () => undefined)
+  const id = rig.streamId.toString('hex')
+  const acknowledgement = rig.acknowledgement()!
+  rmSync(join(rig.streamFolder, 'acknowledgement'))
+  await inbox.inFolder(id, async (folder) => {
+    exchange()
+    await writeAcknowledgement(folder, acknowledgement, rig.secret, rig.streamId)
+    t.equal(await inbox.inFolder(id, async () => 'through the link'), undefined)
+    putBack()
+  })
+  t.same(rig.acknowledgement(), acknowledgement, 'where it belongs')
+  t.same(readdirSync(mine).sort(), [one.name, two.name])
 })
 
 t.test('what lies in the private folder is checked at a start like what arrives', async (t) => {

@@ -1,5 +1,14 @@
 import { execFileSync } from 'node:child_process'
-import { existsSync, linkSync, mkdirSync, readdirSync, renameSync, symlinkSync, truncateSync } from 'node:fs'
+import {
+  existsSync,
+  linkSync,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { StorageError } from '../../src/block/storage-error.js'
@@ -255,13 +264,15 @@ t.test('links, pipes, folders, huge and odd names are left alone, told once, and
   linkSync(join(rig.streamFolder, 'hard'), join(rig.streamFolder, proper(15)))
   rig.deliver(proper(16), Buffer.alloc(0))
   truncateSync(join(rig.streamFolder, proper(16)), 4 * 1024 ** 3)
-  for (const name of ['line\nbreak', '...', 'n'.repeat(255), 'CON', '\x1b[31m']) rig.deliver(name, Buffer.from('x'))
+  const odd = ['line\nbreak', '...', 'n'.repeat(255), 'CON', 'con', '\x1b[31m', '-rf', 'a%00b', one!.name.toUpperCase()]
+  for (const name of odd) rig.deliver(name, Buffer.from('x'))
+  writeFileSync(Buffer.concat([Buffer.from(`${rig.streamFolder}/`), Buffer.from([0xff, 0xfe, 0x80])]), 'no UTF-8')
   for (const { name, bytes } of [one!, two!]) rig.deliver(name, bytes)
   rig.start()
   await rig.applied(2)
-  await rig.until(() => rig.events.filter(({ code }) => code === 'FOREIGN_FILE').length >= 12)
+  await rig.until(() => rig.events.filter(({ code }) => code === 'FOREIGN_FILE').length >= 17)
   await new Promise((resolve) => setTimeout(resolve, 1500))
-  t.equal(rig.events.filter(({ code }) => code === 'FOREIGN_FILE').length, 12, 'each once')
+  t.equal(rig.events.filter(({ code }) => code === 'FOREIGN_FILE').length, 17, 'each once')
   t.notOk(
     rig.events.some(({ text }) => text.includes('\n') || text.includes('\x1b')),
     'and nothing breaks the log',

@@ -26,6 +26,8 @@ class Rig {
   applied = 0
   readonly lost: number[] = []
   readonly compared: number[] = []
+  /** Generations that the destination was said to have. */
+  readonly overtaken: number[] = []
   reads = 0
   bytes: Buffer | undefined
   readonly #stop = new AbortController()
@@ -47,6 +49,7 @@ class Rig {
       onComparison: (now) => void this.compared.push(now.comparedBytes),
       onReport: () => void this.reports++,
       onLostThere: (epoch) => void this.lost.push(epoch),
+      onOvertaken: (generation) => void this.overtaken.push(generation),
       onWanted: (places) => void this.wanted.push(...places.map(({ epoch }) => epoch)),
       onLink: () => undefined,
       onBadSeal: (error) => void this.bad.push(error),
@@ -145,7 +148,6 @@ t.test('one of another key, stream, kind or generation, or a damaged one, is ref
     Buffer.alloc(0),
     Buffer.concat([good, good]),
     sealed({ generation: 1, appliedEpoch: 9 }),
-    sealed({ generation: 3, appliedEpoch: 9 }),
   ]
   for (const bytes of strange) await rig.put(bytes)
   t.match(rig.state.position, { appliedEpoch: 2, acknowledgement: 5 })
@@ -155,14 +157,49 @@ t.test('one of another key, stream, kind or generation, or a damaged one, is ref
   t.equal(rig.state.position.appliedEpoch, 4, 'and the right one is taken')
 })
 
-t.test('epochs that were never cut, or lie behind, are never taken as applied', async (t) => {
+t.test('epochs that lie behind are never taken as applied', async (t) => {
   const rig = await Rig.start(t)
-  await rig.put(sealed({ sequence: 6, appliedEpoch: 11 }))
-  await rig.put(sealed({ sequence: 7, appliedEpoch: Number.MAX_SAFE_INTEGER }))
   await rig.put(sealed({ sequence: 8, appliedEpoch: 1 }))
   await rig.put(sealed({ sequence: 9, appliedEpoch: 0 }))
   t.match(rig.state.position, { appliedEpoch: 2, acknowledgement: 9 })
   t.equal(rig.applied, 0)
+  t.same(rig.overtaken, [])
+})
+
+const ahead: [string, Partial<Acknowledgement>][] = [
+  ['an epoch that was never cut', { appliedEpoch: 11 }],
+  ['the last number there is', { appliedEpoch: Number.MAX_SAFE_INTEGER }],
+  ['an epoch received that was never cut', { receivedEpoch: 11 }],
+  ['another epoch of the same number', { appliedEpoch: 10, appliedTag: 'ab'.repeat(16) }],
+  ['a generation that was never begun', { generation: 7, appliedEpoch: 9 }],
+]
+for (const [title, change] of ahead) {
+  t.test(`a source put back to an older state hears of ${title}, and believes nothing from then on`, async (t) => {
+    const rig = await Rig.start(t)
+    await rig.put(sealed(change))
+    t.ok(rig.overtaken.length > 0, 'it is told')
+    t.ok(rig.overtaken.every((generation) => generation === (change.generation ?? 2)))
+    await rig.state.move({ cutEpoch: 20, sentEpoch: 20 })
+    const before = rig.overtaken.length
+    await rig.put(sealed({ sequence: 7, appliedEpoch: 11, wanted: [{ epoch: 12, part: 0 }] }))
+    t.match(rig.state.position, { appliedEpoch: 2, acknowledgement: 5 }, 'also when as many epochs were cut')
+    t.same([rig.applied, rig.wanted], [0, []])
+    t.ok(rig.overtaken.length > before, 'and told again, until it is recorded')
+  })
+}
+
+t.test('the last epoch that was cut is the one that was applied, or nobody said which', async (t) => {
+  const lastTag = 'cd'.repeat(16)
+  for (const tag of [{}, { appliedTag: lastTag }]) {
+    const rig = await Rig.start(t)
+    await rig.state.move({ lastTag })
+    await rig.put(sealed({ appliedEpoch: 9, appliedTag: 'ab'.repeat(16) }))
+    t.equal(rig.state.position.appliedEpoch, 9, 'of one before the destination knows')
+    rig.bytes = sealed({ sequence: 7, appliedEpoch: 10, ...tag })
+    t.ok(await rig.ask(5_000))
+    t.match(rig.state.position, { appliedEpoch: 10, acknowledgement: 7 })
+    t.same(rig.overtaken, [])
+  }
 })
 
 t.test('a message that is sealed and makes no sense is refused', async (t) => {

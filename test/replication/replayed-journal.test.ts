@@ -1,9 +1,13 @@
 import { readFileSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
+import { lsn } from '../../src/block/units.js'
 import type { Intercept, JournalOptions } from '../../src/intercept/addon.js'
+import { recoverJournal } from '../../src/journal/recovery.js'
 import { RecordedVolumes } from '../../src/replication/recorded-volumes.js'
+import { replayOnto } from '../../src/replication/replay.js'
 import { openReplayed } from '../../src/replication/replayed-journal.js'
+import { Backing } from '../../src/volume/backing.js'
 import type { HostVolume } from '../../src/volume/host-volume.js'
 import { journalId, SegmentWriter, segmentBytes } from '../fixtures/journal/segment-writer.js'
 import { MemoryStore } from '../fixtures/memory-store.js'
@@ -28,7 +32,9 @@ t.test('a journal is written onto its volumes off the main thread, synced, and o
   await store.put({ 'journal/s': { ...state, clean: false } })
   const opened: JournalOptions[] = []
   const intercept = { openJournal: (options: JournalOptions) => void opened.push(options) } as unknown as Intercept
-  const volumes = paths.map((path, at) => ({ name: `v${at}`, path, hold: async () => {} }) as unknown as HostVolume)
+  const volumes = paths.map(
+    (path, at) => ({ name: `v${at}`, path, sizeBytes: 65536, hold: async () => {} }) as unknown as HostVolume,
+  )
   const definition = volumes.map(({ name }, index) => ({ index, name, sizeBytes: 65536 }))
   const turns = setInterval(() => (turned += 1), 1)
   t.teardown(() => clearInterval(turns))
@@ -56,7 +62,7 @@ t.test('a volume that cannot be written keeps the journal as it was', async (t) 
   const store = new MemoryStore()
   const state = { journalId: journalId.toString('hex'), segmentBytes, checkpointLsn: '0', incarnation: 1, bootId: 'x' }
   await store.put({ 'journal/s': { ...state, clean: false } })
-  const volume = { path: join(directory, 'missing'), hold: async () => {} } as unknown as HostVolume
+  const volume = { path: join(directory, 'missing'), sizeBytes: 512, hold: async () => {} } as unknown as HostVolume
   const recorded = new RecordedVolumes([{ index: 0, name: 'v', sizeBytes: 512 }], () => volume)
   await recorded.hold()
   const opening = openReplayed(
@@ -74,3 +80,36 @@ t.test('a volume that cannot be written keeps the journal as it was', async (t) 
   await t.rejects(opening, { code: 'BACKING_UNAVAILABLE', retry: 'later' })
   t.match(store.get('journal/s'), { checkpointLsn: '0', incarnation: 1 })
 })
+
+t.test(
+  'a write that no host can have made is damage, though its checksums are right, and nothing beyond is written',
+  async (t) => {
+    const crafted = {
+      'beyond the end': { type: 1, volume: 0, offset: 65536, payload: Buffer.alloc(512, 9) },
+      'across the end': { type: 1, volume: 0, offset: 65024, payload: Buffer.alloc(1024, 9) },
+      'far beyond': { type: 1, volume: 0, offset: 2 ** 52, payload: Buffer.alloc(512, 9) },
+      'a trim of everything': { type: 3, volume: 0, offset: 512, length: 2 ** 52 },
+      'zeros beyond': { type: 2, volume: 0, offset: 65536, length: 512 },
+      'another volume': { type: 1, volume: 7, offset: 0, payload: Buffer.alloc(512, 9) },
+    }
+    for (const [title, record] of Object.entries(crafted)) {
+      const directory = scratchFolder(t, 'crafted')
+      const path = join(directory, 'volume')
+      writeFileSync(path, Buffer.alloc(65536, 1))
+      const writer = new SegmentWriter()
+      writer.append({ type: 1, volume: 0, offset: 0, payload: Buffer.alloc(512, 2) })
+      writer.append(record)
+      writer.flush(directory)
+      const replay = replayOnto([{ index: 0, path, sizeBytes: 65536 }], (file) => new Backing(file, 'write'))
+      const place = { directory, journalId, segmentBytes, checkpointLsn: lsn(0n), incarnation: 2, afterPowerCut: false }
+      t.throws(() => recoverJournal({ ...place, apply: replay.apply }), { code: 'JOURNAL_DAMAGED' }, title)
+      replay.close()
+      const after = readFileSync(path)
+      t.equal(after.length, 65536, title)
+      t.ok(
+        after.subarray(512).every((byte) => byte === 1),
+        title,
+      )
+    }
+  },
+)

@@ -40,3 +40,27 @@ t.test(
     t.ok(content.equals(await readFile(path.join(server.inbox, id.toString('hex'), folder, 'a.tmr'))))
   },
 )
+
+t.test(
+  'a certificate that nobody vouches for is refused before the login, where the server is not this machine',
+  async (t) => {
+    for (const tls of ['explicit', 'implicit'] as const) {
+      const root = path.join(t.testdir(), `ftp-${tls}`)
+      await mkdir(root)
+      const server = await startVsftpd({ root, tls })
+      t.teardown(() => server.stop())
+      const known = parseFtpUrl(server.url)
+      // It leads to this machine, and its name does not say so.
+      const transport = ftpTransport({ ...known, host: '0.0.0.0', password: 'never seen' }, randomBytes(16))
+      t.teardown(() => transport.close())
+      await t.rejects(transport.list('ab'.repeat(16), new AbortController().signal), { code: 'TLS_FAILED' }, tls)
+      const here = ftpTransport({ ...known, password: 'wrong' }, randomBytes(16))
+      t.teardown(() => here.close())
+      await t.rejects(
+        here.list('ab'.repeat(16), new AbortController().signal),
+        { code: 'LOGIN_DENIED' },
+        'else it would be',
+      )
+    }
+  },
+)
