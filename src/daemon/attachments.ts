@@ -34,7 +34,10 @@ export async function takeBackDevices(
     if (names !== '') say('info', 'DEVICES_TAKEN_OVER', `Of an earlier agent, and served on once recovered: ${names}`)
     return mountPoints
   } catch (error) {
-    if (error instanceof StorageError && unreachable.has(error.code)) throw error
+    if (error instanceof StorageError && unreachable.has(error.code)) {
+      say('error', error.code, textOf(error))
+      throw error
+    }
     // Hosts are served all the same, as long as this agent lives.
     say('error', 'KEEPER_FAILED', textOf(error))
     return []

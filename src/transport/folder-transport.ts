@@ -1,6 +1,6 @@
 import { StorageError } from '../block/storage-error.js'
 import { WorkerCalls } from '../block/worker-calls.js'
-import { transferFault } from './faults.js'
+import { asLinkDown, transferFault } from './faults.js'
 import type { FolderCall } from './folder-worker.js'
 import { Lanes } from './lanes.js'
 import type { FolderEndpoint } from './pairing.js'
@@ -37,7 +37,8 @@ export function folderTransport(
   let calls = 0
   let hangs = false
 
-  const hung = (method: string): StorageError => transferFault('LINK_TIMEOUT', method, base, 'it does not answer')
+  const hung = (method: string): unknown =>
+    asLinkDown(transferFault('LINK_TIMEOUT', method, base, 'it does not answer'))
 
   function giveUp(): void {
     if (hangs) return

@@ -93,13 +93,13 @@ await t.test(
     const given = put(abort.signal)
     abort.abort()
     await t.rejects(given, { name: 'AbortError' })
-    await t.rejects(put(never), { code: 'LINK_TIMEOUT', retry: 'later' })
-    await t.rejects(put(never), { code: 'LINK_TIMEOUT' }, 'at once: there is no second process')
+    await t.rejects(put(never), { code: 'LINK_DOWN', retry: 'later', cause: { code: 'LINK_TIMEOUT' } })
+    await t.rejects(put(never), { code: 'LINK_DOWN' }, 'at once: there is no second process')
     await disk.thaw()
     for (;;) {
       const works = await put(never).then(
         () => true,
-        (error) => !t.match(error, { code: 'LINK_TIMEOUT' }),
+        (error) => !t.match(error, { code: 'LINK_DOWN' }),
       )
       if (works) break
       await new Promise((resolve) => setTimeout(resolve, 50))
