@@ -55,7 +55,10 @@
         "native/keeper/keeper.cc",
         "native/keeper/main.cc",
         "native/sys/file_size.cc",
-        "native/sys/keeper_socket.cc"
+        "native/sys/holders.cc",
+        "native/sys/keeper_socket.cc",
+        "native/sys/loop_device.cc",
+        "native/sys/mount_point.cc"
       ]
     },
     {

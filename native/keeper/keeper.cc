@@ -7,7 +7,6 @@
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 
 #include <cerrno>
 #include <csignal>
@@ -25,10 +24,6 @@ constexpr size_t clientLimit = 16;
 constexpr auto dyingLimit = std::chrono::seconds(30);
 /** pidfd_open(2): of one thread; Linux 6.9. */
 constexpr unsigned pidfdThread = O_EXCL;
-
-UniqueFd openPidfd(pid_t id, unsigned flags) {
-  return UniqueFd(static_cast<int>(syscall(SYS_pidfd_open, id, flags)));
-}
 
 bool isReadable(const UniqueFd& fd) {
   pollfd one{fd.get(), POLLIN, 0};
@@ -50,12 +45,6 @@ std::vector<int> numbersOf(const std::vector<UniqueFd>& descriptors) {
   std::vector<int> numbers;
   for (const UniqueFd& fd : descriptors) numbers.push_back(fd.get());
   return numbers;
-}
-
-pid_t processOf(const UniqueFd& socket) {
-  ucred peer{};
-  socklen_t length = sizeof peer;
-  return getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0 ? peer.pid : 0;
 }
 
 /** What hosts wait for goes last when memory is short, and never waits for memory that they hold. Done as far as it goes. */
@@ -131,6 +120,12 @@ void Keeper::serveClient(size_t index) {
   UniqueFd client = std::move(clients_[index]);
   clients_.erase(clients_.begin() + static_cast<ptrdiff_t>(index));
   if (received == Received::kClosed) return;
+  if (received == Received::kOtherVersion) {
+    message = KeeperMessage{};
+    message.verb = KeeperVerb::kUnknown;
+    sendMessage(client, message);
+    return;
+  }
   if (message.verb == KeeperVerb::kHello) {
     // The one before has ended, although nobody has said so yet: two have never the same state directory.
     if (agent_.socket) agentGone();
@@ -150,7 +145,7 @@ bool Keeper::serveAgent() {
   std::vector<UniqueFd> descriptors;
   const Received received = receiveMessage(agent_.socket, message, descriptors, false);
   if (received == Received::kMessage) note(message, std::move(descriptors));
-  return received != Received::kClosed;
+  return received == Received::kMessage || received == Received::kNothing;
 }
 
 void Keeper::note(const KeeperMessage& message, std::vector<UniqueFd> descriptors) {
@@ -175,8 +170,8 @@ void Keeper::note(const KeeperMessage& message, std::vector<UniqueFd> descriptor
 }
 
 void Keeper::greet(pid_t thread) {
-  agent_.thread = openPidfd(thread, pidfdThread);
-  agent_.process = openPidfd(processOf(agent_.socket), 0);
+  agent_.thread = openProcess(thread, pidfdThread);
+  agent_.process = processAt(agent_.socket);
   dying_.reset();
   dropEnded();
   for (const auto& [connection, held] : held_) {

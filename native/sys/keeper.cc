@@ -5,6 +5,8 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <future>
@@ -20,6 +22,13 @@ namespace tidemark {
 namespace {
 
 constexpr int readyMs = 5000;
+/** Of one that an earlier agent has left: only it has the devices of the hosts that wait. */
+constexpr int patienceMs = 30'000;
+/** One whose agent has just ended may still be there, and have nothing to hold. */
+constexpr auto endingPatience = std::chrono::seconds(2);
+constexpr auto endingPoll = std::chrono::milliseconds(50);
+/** SIGKILL ends a process that stands still, too. */
+constexpr int killedMs = 5000;
 /** Between two attempts to have a keeper again. */
 constexpr auto pause = std::chrono::seconds(1);
 
@@ -43,7 +52,7 @@ class KeeperLink {
     if (begun_) return Error{"KEEPER_FAILED", EBUSY, "this process has a keeper already"};
     directory_ = directory;
     onEvent_ = std::move(onEvent);
-    if (!begin()) return Error{"KEEPER_FAILED", 0, "no keeper could be started for " + directory};
+    if (const Greeted greeted = begin(); greeted != Greeted::kDone) return notOpened(greeted);
     const std::lock_guard guard(mutex_);
     std::vector<std::string> mountPoints;
     for (const auto& [mountPoint, connection] : unclaimed_) mountPoints.push_back(mountPoint);
@@ -95,12 +104,23 @@ class KeeperLink {
     KeptFacts facts;
     std::vector<int> descriptors;
   };
+  enum class Greeted : uint8_t { kDone, kGone, kOtherVersion, kSilent };
+
+  Error notOpened(Greeted greeted) const {
+    if (greeted == Greeted::kOtherVersion) {
+      return Error{"KEEPER_OTHER_VERSION", 0, "an agent of another version has begun the keeper of " + directory_};
+    }
+    if (greeted == Greeted::kSilent) {
+      return Error{"KEEPER_SILENT", 0, "the keeper of " + directory_ + " lives and does not answer"};
+    }
+    return Error{"KEEPER_FAILED", 0, "no keeper could be started for " + directory_};
+  }
 
   /** With starting_ held. */
-  bool begin() {
+  Greeted begin() {
     begun_ = true;
-    const auto ready = std::make_shared<std::promise<bool>>();
-    std::future<bool> result = ready->get_future();
+    const auto ready = std::make_shared<std::promise<Greeted>>();
+    std::future<Greeted> result = ready->get_future();
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -109,19 +129,23 @@ class KeeperLink {
     return result.get();
   }
 
-  [[noreturn]] void run(std::promise<bool>& ready) {
+  void run(std::promise<Greeted>& ready) {
     pthread_setname_np(pthread_self(), "tm-keeper");
-    bool reached = establish();
-    ready.set_value(reached);
+    const Greeted greeted = establish(patienceMs);
+    bool reached = greeted == Greeted::kDone;
+    ready.set_value(greeted);
+    // One that lives and cannot be had: this agent does without, and does not take what others wait for.
+    if (!reached && greeted != Greeted::kGone) return;
     for (bool told = false;;) {
       if (reached) {
         waitForEnd();
+        endKeeper();
         told = false;
       }
       // A keeper that dies again and again is not started again and again at once.
-      reached = establish();
+      reached = establish(readyMs) == Greeted::kDone;
       if (reached) {
-        tell(KeeperEvent::Kind::kReplaced, "the keeper had ended; another holds the devices now");
+        tell(KeeperEvent::Kind::kReplaced, "the keeper had ended, or stood still; another holds the devices now");
         continue;
       }
       if (!told) tell(KeeperEvent::Kind::kFailed, "no keeper can be started; devices end with this agent");
@@ -144,14 +168,28 @@ class KeeperLink {
     if (std::chrono::steady_clock::now() - began < pause) std::this_thread::sleep_for(pause);
   }
 
-  /** (1) Find one or start one, (2) take what it holds, (3) give it what is held here. */
-  bool establish() {
+  /**
+   * (1) Find one or start one, (2) take what it holds, (3) give it what is held here. None is started beside one that
+   * lives: hosts wait at what that holds, and only it can give that back.
+   */
+  Greeted establish(int patience) {
     std::vector<KeptConnection> found;
-    UniqueFd socket = directory_.empty() ? UniqueFd() : connectToKeeper(directory_);
-    if (!socket || !greet(socket, found)) {
+    UniqueFd socket;
+    Greeted greeted = Greeted::kGone;
+    const auto until = std::chrono::steady_clock::now() + endingPatience;
+    while (!directory_.empty() && (socket = connectToKeeper(directory_))) {
       found.clear();
+      greeted = greet(socket, found, patience);
+      if (greeted == Greeted::kDone || greeted == Greeted::kSilent || std::chrono::steady_clock::now() > until) break;
+      std::this_thread::sleep_for(endingPoll);
+    }
+    if (greeted == Greeted::kDone) {
+      process_ = processAt(socket);
+    } else {
+      if (socket) return greeted;
       socket = startOne();
-      if (!socket || !greet(socket, found)) return false;
+      greeted = socket ? greet(socket, found, readyMs) : Greeted::kGone;
+      if (greeted != Greeted::kDone) return Greeted::kGone;
     }
     const std::lock_guard lock(mutex_);
     socket_ = std::move(socket);
@@ -165,29 +203,46 @@ class KeeperLink {
       unclaimed_.insert_or_assign(connection.facts.mountPoint, std::move(connection));
     }
     for (const auto& [connection, held] : held_) send(KeeperVerb::kHold, held.facts, held.descriptors);
-    return true;
+    return greeted;
   }
 
-  UniqueFd startOne() const {
+  /** One that was given up may live: it would take this agent for dead when it goes on, and end what it holds. */
+  void endKeeper() {
+    if (!process_) return;
+    syscall(SYS_pidfd_send_signal, process_.get(), SIGKILL, nullptr, 0);
+    pollfd gone{process_.get(), POLLIN, 0};
+    poll(&gone, 1, killedMs);
+    // No zombie stays of one that this process has started.
+    siginfo_t status;
+    waitid(P_PIDFD, static_cast<id_t>(process_.get()), &status, WEXITED | WNOHANG);
+    process_.reset();
+  }
+
+  UniqueFd startOne() {
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) return {};
     UniqueFd ours(ends[0]);
     const UniqueFd theirs(ends[1]);
     limitSending(ours);
-    return startKeeperProgram(theirs, directory_) ? std::move(ours) : UniqueFd();
+    const pid_t pid = startKeeperProgram(theirs, directory_);
+    if (pid == 0) return {};
+    process_ = openProcess(pid);
+    return ours;
   }
 
-  static bool greet(const UniqueFd& socket, std::vector<KeptConnection>& found) {
+  static Greeted greet(const UniqueFd& socket, std::vector<KeptConnection>& found, int patience) {
     KeeperMessage message;
     message.verb = KeeperVerb::kHello;
     message.thread = gettid();
-    if (!sendMessage(socket, message)) return false;
+    if (!sendMessage(socket, message)) return Greeted::kGone;
     for (;;) {
       pollfd answer{socket.get(), POLLIN, 0};
       KeptConnection connection;
-      if (poll(&answer, 1, readyMs) != 1) return false;
-      if (receiveMessage(socket, message, connection.descriptors) != Received::kMessage) return false;
-      if (message.verb == KeeperVerb::kEnd) return true;
+      if (poll(&answer, 1, patience) != 1) return Greeted::kSilent;
+      const Received received = receiveMessage(socket, message, connection.descriptors);
+      if (received == Received::kOtherVersion) return Greeted::kOtherVersion;
+      if (received != Received::kMessage) return Greeted::kGone;
+      if (message.verb == KeeperVerb::kEnd) return Greeted::kDone;
       if (message.verb != KeeperVerb::kHeld || connection.descriptors.size() < 2) continue;
       connection.facts = message.facts;
       connection.connectionSwitch = std::move(connection.descriptors.back());
@@ -214,6 +269,8 @@ class KeeperLink {
   std::mutex mutex_;
   /** Replaced by the thread alone, which reads from it without the lock. */
   UniqueFd socket_;
+  /** A descriptor of the keeper's process; the thread's own. */
+  UniqueFd process_;
   std::map<uint64_t, Held> held_;
   std::map<std::string, KeptConnection> unclaimed_;
 };

@@ -17,7 +17,8 @@
  *
  * There is one for a process. Without keeperOpen() one is started at the first connection that keeps nothing for anybody.
  * Where the program is not beside this code (a test built without it), connections do without. One that dies is
- * replaced, and gets everything again.
+ * replaced, and gets everything again. One that takes nothing any more is killed first: when it went on it would take
+ * this agent for dead, and end its devices.
  */
 namespace tidemark {
 
@@ -44,7 +45,7 @@ struct KeptConnection {
  * Reach the keeper of this folder, or start one, and take back what it holds. Once in a process, before any connection.
  * @param onEvent called on a thread of its own
  * @return the mount points of what it held
- * @error KEEPER_FAILED
+ * @error KEEPER_FAILED; KEEPER_OTHER_VERSION, KEEPER_SILENT: it lives, and hosts wait at what it holds
  */
 Result<std::vector<std::string>> keeperOpen(const std::string& directory,
                                             std::function<void(const KeeperEvent&)> onEvent);

@@ -7,12 +7,15 @@
 
 /**
  * What is said on the keeper's socket: messages of one size, some with descriptors. native/keeper/DESIGN.md has the
- * conversations. A keeper outlives the agent that started it, so a layout never changes under its version.
+ * conversations. A keeper outlives the agent that started it, so a layout never changes under its version, and magic and
+ * version come first in every one: who is told something in another is answered kUnknown in one's own.
  */
 namespace tidemark {
 
 constexpr uint32_t kKeeperMagic = 0x504b4d54;  // "TMKP"
 constexpr uint32_t kKeeperVersion = 1;
+/** Set in the environment: speak this version. For tests. */
+constexpr char kKeeperVersionSet[] = "TIDEMARK_KEEPER_VERSION";
 /** Each serving thread's, and the switch. */
 constexpr size_t kKeptDescriptorLimit = 17;
 /** In the state directory. */
@@ -29,7 +32,7 @@ enum class KeeperVerb : uint32_t {
   kForget = 4,
   /** From anybody: answered by a kHeld, without descriptors, for each device, and kEnd. */
   kList = 5,
-  /** From anybody: end the connection of the device of this name. Answered by kEnd or kUnknown. */
+  /** From anybody: end the connection of the device of this name. Answered by kEnd, or kUnknown when there is none. */
   kAbort = 6,
   kHeld = 16,
   kEnd = 17,

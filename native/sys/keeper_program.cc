@@ -8,9 +8,11 @@
 #include <sys/wait.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <vector>
 
 #include "file_size.h"
+#include "keeper_message.h"
 
 namespace tidemark {
 namespace {
@@ -54,7 +56,9 @@ pid_t start(const std::string& path, std::vector<std::string> words, int input) 
   std::vector<char*> arguments;
   for (std::string& word : words) arguments.push_back(word.data());
   arguments.push_back(nullptr);
-  char* const environment[] = {nullptr};
+  const char* const set = std::getenv(kKeeperVersionSet);
+  std::string version = std::string(kKeeperVersionSet) + "=" + (set == nullptr ? "" : set);
+  char* const environment[] = {set == nullptr ? nullptr : version.data(), nullptr};
   pid_t pid = 0;
   const bool started = posix_spawn(&pid, path.c_str(), &actions, &attributes, arguments.data(), environment) == 0;
   posix_spawnattr_destroy(&attributes);
@@ -68,11 +72,11 @@ Error notTold(const std::string& path, int errnoValue) {
 
 }  // namespace
 
-bool startKeeperProgram(const UniqueFd& socket, const std::string& directory) {
+pid_t startKeeperProgram(const UniqueFd& socket, const std::string& directory) {
   const std::string path = programPath();
-  if (path.empty()) return false;
+  if (path.empty()) return 0;
   const std::vector<std::string> words(directory.empty() ? 0 : 1, directory);
-  return start(path, words, socket.get()) != 0;
+  return start(path, words, socket.get());
 }
 
 Result<void> askApart(const std::string& path, uint64_t sizeBytes) {

@@ -4,12 +4,15 @@
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/un.h>
 
 #include <cassert>
 #include <cerrno>
+#include <cstddef>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 
 namespace tidemark {
@@ -24,6 +27,11 @@ sockaddr_un addressIn(const UniqueFd& folder) {
   address.sun_family = AF_UNIX;
   std::snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/%s", folder.get(), kKeeperSocket);
   return address;
+}
+
+uint32_t spokenVersion() {
+  const char* set = std::getenv(kKeeperVersionSet);
+  return set == nullptr ? kKeeperVersion : static_cast<uint32_t>(std::strtoul(set, nullptr, 10));
 }
 
 }  // namespace
@@ -55,14 +63,31 @@ UniqueFd connectToKeeper(const std::string& directory) {
   return socket;
 }
 
+UniqueFd openProcess(pid_t id, unsigned flags) {
+  return UniqueFd(static_cast<int>(syscall(SYS_pidfd_open, id, flags)));
+}
+
+UniqueFd processAt(const UniqueFd& socket) {
+  ucred peer{};
+  socklen_t length = sizeof peer;
+  if (getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0) return {};
+  return openProcess(peer.pid);
+}
+
 void limitSending(const UniqueFd& socket) {
   const timeval limit{sendingSeconds, 0};
   setsockopt(socket.get(), SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
 }
 
+void limitReceiving(const UniqueFd& socket, int seconds) {
+  const timeval limit{seconds, 0};
+  setsockopt(socket.get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+}
+
 bool sendMessage(const UniqueFd& socket, const KeeperMessage& message, const std::vector<int>& descriptors) {
   assert(descriptors.size() <= kKeptDescriptorLimit);
   KeeperMessage copy = message;
+  copy.version = spokenVersion();
   iovec piece{&copy, sizeof copy};
   msghdr header{};
   header.msg_iov = &piece;
@@ -108,8 +133,11 @@ Received receiveMessage(const UniqueFd& socket, KeeperMessage& message, std::vec
       for (size_t index = 0; index < count; index++) descriptors.emplace_back(received[index]);
     }
   }
-  const bool whole = got == static_cast<ssize_t>(sizeof message) && (header.msg_flags & MSG_CTRUNC) == 0;
-  if (!whole || message.magic != kKeeperMagic || message.version != kKeeperVersion) return Received::kClosed;
+  static_assert(offsetof(KeeperMessage, magic) == 0 && offsetof(KeeperMessage, version) == 4);
+  if (got < 8 || message.magic != kKeeperMagic) return Received::kClosed;
+  if (message.version != spokenVersion()) return Received::kOtherVersion;
+  const bool whole = got == static_cast<ssize_t>(sizeof message) && (header.msg_flags & (MSG_CTRUNC | MSG_TRUNC)) == 0;
+  if (!whole) return Received::kClosed;
   // Texts are used as such from here on.
   message.facts.name[sizeof message.facts.name - 1] = 0;
   message.facts.mountPoint[sizeof message.facts.mountPoint - 1] = 0;

@@ -96,6 +96,13 @@ void abortConnection(const UniqueFd& connectionSwitch) {
   }
 }
 
+bool endMounted(const std::string& mountPoint) {
+  if (!isMounted(kernelPath(mountPoint))) return false;
+  const Result<UniqueFd> connectionSwitch = openConnectionSwitch(mountPoint);
+  if (connectionSwitch) abortConnection(connectionSwitch.value());
+  return connectionSwitch.ok();
+}
+
 Result<void> unmountLazily(const std::string& mountPoint) {
   if (umount2(mountPoint.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) == 0 || errno == EINVAL) return {};
   return Error::fromErrno("MOUNT_FAILED", "unmount " + mountPoint, errno);
@@ -107,11 +114,8 @@ void forceUnmount(const std::string& mountPoint) {
 
 Result<void> releaseStaleMount(const std::string& mountPoint) {
   const std::string path = kernelPath(mountPoint);
-  if (isMounted(path)) {
-    // Whoever may still hold it: closing a loop device waits until what its cache holds is written, or refused.
-    const Result<UniqueFd> connectionSwitch = openConnectionSwitch(mountPoint);
-    if (connectionSwitch) abortConnection(connectionSwitch.value());
-  }
+  // Whoever may still hold it: closing a loop device waits until what its cache holds is written, or refused.
+  endMounted(mountPoint);
   // The loop devices first: while one is bound it keeps the dead filesystem alive.
   for (const std::string& device : loopDevicesByBackingPath(path)) unbindWhenUnused(device, path);
   for (int attempt = 0; attempt < maximumStackedMounts && isMounted(path); attempt++) {

@@ -32,6 +32,9 @@ Result<UniqueFd> openConnectionSwitch(const std::string& mountPoint);
 /** End the connection, whoever holds its file open: they get errors, its readers ENODEV. Nothing when it has ended. */
 void abortConnection(const UniqueFd& connectionSwitch);
 
+/** The same by the place alone, whoever holds it. False: no front end is mounted there, or its switch cannot be had. */
+bool endMounted(const std::string& mountPoint);
+
 /** Take the mount out of the tree at once; the filesystem lives on for who has the file open. @error MOUNT_FAILED */
 Result<void> unmountLazily(const std::string& mountPoint);
 

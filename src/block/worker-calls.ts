@@ -51,12 +51,15 @@ export function holdInWorkers(fd: number): void {
  */
 export class WorkerCalls {
   readonly #script: URL
+  readonly #holdsLock: boolean
   #worker: ChildProcess | undefined
   #nextId = 1
   readonly #waiting = new Map<number, Waiting>()
 
-  constructor(script: URL) {
+  /** @param holdsLock false: it may outlast an agent that was killed, and keeps no other from beginning */
+  constructor(script: URL, { holdsLock = true }: { readonly holdsLock?: boolean } = {}) {
     this.#script = script
+    this.#holdsLock = holdsLock
   }
 
   /** @param onProgress what the method tells of itself until it ends */
@@ -83,13 +86,35 @@ export class WorkerCalls {
     await ended
   }
 
+  /**
+   * As close(), of one that may hang in the kernel: what waits fails at once (WORKER_ENDED), and nobody has to wait for its
+   * end. Resolves when it is gone.
+   */
+  abandon(): Promise<void> {
+    const worker = this.#worker
+    this.#worker = undefined
+    this.#fail('abandoned')
+    if (!worker || worker.exitCode !== null || worker.signalCode !== null) return Promise.resolve()
+    const ended = new Promise<void>((resolve) => worker.once('exit', () => resolve()))
+    worker.kill('SIGKILL')
+    worker.unref()
+    worker.channel?.unref()
+    return ended
+  }
+
+  #fail(cause: unknown): void {
+    const error = workerEnded(basename(this.#script.pathname, '.js'), cause)
+    for (const { reject } of this.#waiting.values()) reject(error)
+    this.#waiting.clear()
+  }
+
   #start(): ChildProcess {
     if (this.#worker) return this.#worker
     const worker = fork(fileURLToPath(this.#script), [], {
       execPath: 'setpriv',
       execArgv: ['--pdeathsig', 'KILL', process.execPath, ...process.execArgv],
       serialization: 'advanced',
-      stdio: ['ignore', 'inherit', 'inherit', 'ipc', ...held],
+      stdio: ['ignore', 'inherit', 'inherit', 'ipc', ...(this.#holdsLock ? held : [])],
     })
     worker.on('message', (reply: Reply) => this.#settle(reply))
     // An error is followed by an exit, when the next worker may have calls of its own.
@@ -97,10 +122,10 @@ export class WorkerCalls {
     const ended = (cause: unknown): void => {
       if (over) return
       over = true
-      if (this.#worker === worker) this.#worker = undefined
-      const error = workerEnded(basename(this.#script.pathname, '.js'), cause)
-      for (const { reject } of this.#waiting.values()) reject(error)
-      this.#waiting.clear()
+      const isCurrent = this.#worker === worker
+      if (isCurrent) this.#worker = undefined
+      // What waits now may wait for the next one.
+      if (isCurrent || this.#worker === undefined) this.#fail(cause)
     }
     worker.on('error', ended)
     worker.on('exit', (code, signal) => ended(signal ?? `exit code ${code}`))

@@ -16,7 +16,6 @@ import type {
   VolumeView,
 } from '../api/agent-operations.js'
 import type { AgentEvent } from '../block/event-log.js'
-import { Exclusive } from '../block/exclusive.js'
 import { StorageError } from '../block/storage-error.js'
 import type { Intercept } from '../intercept/addon.js'
 import { describeEndpoint } from '../transport/pairing.js'
@@ -25,6 +24,7 @@ import { attachWanted } from './attachments.js'
 import type { Destination, Destinations } from './destinations.js'
 import type { EventJournal } from './event-journal.js'
 import type { InboundStreams } from './inbound-streams.js'
+import { OperatorChanges } from './operator-changes.js'
 import type { Pairings } from './pairings.js'
 import type { PathVolumes } from './path-volumes.js'
 import type { Pools } from './pools.js'
@@ -53,8 +53,7 @@ export interface AgentParts {
 /** What the agent does for its operators: the parts, under one face. */
 export class Agent implements AgentOperations {
   readonly #parts: AgentParts
-  /** What makes, links or removes objects happens one at a time: no object is removed while another is tied to it. */
-  readonly #changes = new Exclusive()
+  readonly #changes = new OperatorChanges()
 
   constructor(parts: AgentParts) {
     this.#parts = parts

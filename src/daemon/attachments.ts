@@ -11,10 +11,13 @@ import type { Volumes } from './volumes.js'
 
 /** Volumes that are attached, or detached, at once. */
 const atOnce = 8
+/** A keeper lives that holds devices, and cannot be spoken to. */
+const unreachable = new Set(['KEEPER_OTHER_VERSION', 'KEEPER_SILENT'])
 
 /**
  * Devices that the keeper has held since an earlier agent ended: their hosts wait. Each is served on when its volume is
  * attached. @returns their mount points
+ * @throws StorageError KEEPER_OTHER_VERSION, KEEPER_SILENT: their hosts would get errors if this agent went on without them
  */
 export async function takeBackDevices(
   stateDirectory: string,
@@ -31,6 +34,10 @@ export async function takeBackDevices(
     if (names !== '') say('info', 'DEVICES_TAKEN_OVER', `Of an earlier agent, and served on once recovered: ${names}`)
     return mountPoints
   } catch (error) {
+    if (error instanceof StorageError && unreachable.has(error.code)) {
+      say('error', error.code, textOf(error))
+      throw error
+    }
     // Hosts are served all the same, as long as this agent lives.
     say('error', 'KEEPER_FAILED', textOf(error))
     return []

@@ -61,7 +61,7 @@ export class ArrivalBuffer {
     this.#unsettled = []
     try {
       for (const file of files) {
-        const handle = await open(file, 'r').catch(() => undefined)
+        const handle = await open(file, 'r').catch(unlessGone)
         try {
           await handle?.sync()
         } finally {
@@ -99,6 +99,11 @@ export class ArrivalBuffer {
     }
     return place
   }
+}
+
+/** It was dropped meanwhile; anything else keeps it from being made durable. */
+function unlessGone(error: unknown): undefined {
+  if (errnoOf(error) !== 'ENOENT') throw error
 }
 
 /** What was a file a moment ago may have been replaced since; the next look at the folder says by what. */

@@ -121,7 +121,9 @@ export class Intake {
       else if (generation < current || (generation === current && (removed || epoch <= appliedEpoch))) {
         await rm(file, { force: true })
       } else {
-        if (await arrivals.take(file, name)) await this.#admit(name)
+        // What is held is whole, and the source may have given it up for that: only what is whole takes its place.
+        const as = this.#held.has(name) ? `${name}.tmp` : name
+        if (await arrivals.take(file, as)) await this.#admit(name, as)
         taken += 1
       }
     }
@@ -192,21 +194,21 @@ export class Intake {
   }
 
   /** A file of the arrival buffer: held when its seal is whole, set aside and asked for again when not. */
-  async #admit(name: string): Promise<void> {
+  async #admit(name: string, as = name): Promise<void> {
     const { worker, arrivals, secret, pairingId, streamId, position, say } = this.#options
-    const file = arrivals.file(name)
+    const file = arrivals.file(as)
     try {
       const found = await worker.call<VerifyResult>('verify', { file, secret, pairingId, streamId } satisfies VerifyJob)
-      await this.#hold(name, found)
+      await this.#hold(as, found)
     } catch (error) {
       if (!(error instanceof StorageError)) throw error
-      if (error.code === 'FORMAT_TOO_NEW') return this.#keep(name, error)
+      if (error.code === 'FORMAT_TOO_NEW' && as === name) return this.#keep(name, error)
       if (error.retry === 'later') throw error
       if (error.code === 'NOT_FOUND') return
       const place = await arrivals.setAside(file, name)
       say('error', 'FILE_REFUSED', `${error.message}. It is set aside as ${place} and asked for again. ${error.hint}`)
       const claimed = parsePartFileName(name)
-      if (claimed && claimed.generation >= position().generation) this.#refused.note(claimed)
+      if (claimed && as === name && claimed.generation >= position().generation) this.#refused.note(claimed)
     }
   }
 
@@ -216,6 +218,9 @@ export class Intake {
     const proper = partFileName({ ...found, epoch: found.epoch as Parameters<typeof partFileName>[0]['epoch'] })
     if (proper !== name) {
       await worker.call('forget', arrivals.file(name))
+      // Durable before it takes the place of what is.
+      if (this.#held.has(proper)) await arrivals.settle()
+      await worker.call('forget', arrivals.file(proper))
       await arrivals.take(arrivals.file(name), proper)
     }
     this.#held.set(proper, { ...found, name: proper })

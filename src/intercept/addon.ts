@@ -375,7 +375,7 @@ export interface Intercept {
    * Have a keeper hold this agent's devices, and take back those that it held for an earlier agent: attach() goes on with
    * them. Once, before anything is attached. Without it devices end with this process.
    * @returns the mount points of devices whose hosts wait
-   * @throws StorageError KEEPER_FAILED
+   * @throws StorageError KEEPER_FAILED; KEEPER_OTHER_VERSION, KEEPER_SILENT: it lives, and hosts wait at what it holds
    */
   openKeeper(options: KeeperOptions): Promise<readonly string[]>
   /** Nobody will attach what was taken back on this mount point: its host gets errors. */

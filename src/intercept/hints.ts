@@ -20,6 +20,13 @@ const advice: Record<string, Advice> = {
   MOUNT_FAILED: { hint: 'The mount point must be a regular file that the agent (as root) can mount on.' },
   FUSE_UNAVAILABLE: { hint: 'Load the fuse module (modprobe fuse); Linux 5.17 or newer is needed.' },
   LOOP_FAILED: { hint: 'Load the loop module (modprobe loop) and see that /dev/loop-control is there.' },
+  KEEPER_OTHER_VERSION: {
+    hint: 'Hosts wait at its devices. Start the version of the agent that was there before, have them unmount, and detach; or let go of them: tidemark keeper abort NAME.',
+  },
+  KEEPER_SILENT: {
+    hint: 'Hosts wait at its devices, and go on when it does: see whether the process tidemark-keeper is stopped. Or let go of them: tidemark keeper abort NAME, then kill that process.',
+    retry: 'later',
+  },
   KEEPER_FAILED: { hint: 'build/Release/tidemark_keeper is missing or cannot be run: node tools/build-addon.mjs' },
   FOREIGN_SEGMENT: { hint: 'The folder holds segments of another journal: give the journal its own folder.' },
   JOURNAL_DAMAGED: { hint: 'The segment to go on in is damaged: recovery must decide where the journal ends.' },

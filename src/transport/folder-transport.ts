@@ -1,115 +1,119 @@
-import type { FileHandle } from 'node:fs/promises'
-import { errnoOf, StorageError } from '../block/storage-error.js'
-import { inFolder } from './anchored-folder.js'
-import { diskFault, transferFault } from './faults.js'
+import { StorageError } from '../block/storage-error.js'
+import { WorkerCalls } from '../block/worker-calls.js'
+import { asLinkDown, transferFault } from './faults.js'
+import type { FolderCall } from './folder-worker.js'
 import { Lanes } from './lanes.js'
 import type { FolderEndpoint } from './pairing.js'
-import { checkRemoteName, TEST_FOLDER } from './remote-name.js'
-import { SourceFile } from './source-file.js'
-import { TEMPORARY_SUFFIX, type TransferOptions, type Transport } from './transport.js'
+import { checkRemoteName } from './remote-name.js'
+import type { RemoteFile, Transport } from './transport.js'
 import { testTransport } from './transport-test.js'
 
 /** Files copied at once; the others wait. */
 const PARALLEL_PUTS = 4
+/** A call without any progress for so long hangs. */
+const SILENCE_MS = 120_000
+/** What was aborted ends in order within this time, or is left alone. */
+const ABORT_MS = 1_000
+
+export interface FolderTimes {
+  readonly silenceMs?: number
+}
 
 /**
- * A directory that is mounted here: a disk to be shipped, or a share the system mounted.
+ * A directory that is mounted here, as folder-files.ts has it: in a process of its own, for a share whose server is gone
+ * holds up whoever touches it, in the kernel and for ever. In the agent's own threads that would stop all that it does
+ * with files, keep a stream from being removed, and a killed agent from ending.
  *
- * A file is on the disk, under its name, when put resolves. The directory itself is never made: an absent one is a disk
- * that is not mounted. An interrupted copy is begun again.
+ * A process that hangs is killed; until it is gone every call fails at once, so that there is one at the most.
  */
-export function folderTransport(endpoint: FolderEndpoint, pairingId: Buffer): Transport {
-  const base = endpoint.directory
+export function folderTransport(
+  { directory: base }: FolderEndpoint,
+  pairingId: Buffer,
+  { silenceMs = SILENCE_MS }: FolderTimes = {},
+): Transport {
   const pairing = pairingId.toString('hex')
   const lanes = new Lanes(PARALLEL_PUTS)
+  const worker = new WorkerCalls(new URL('./folder-worker.js', import.meta.url), { holdsLock: false })
+  let calls = 0
+  let hangs = false
 
-  async function guarded<T>(op: string, object: string, work: () => Promise<T>): Promise<T> {
+  const hung = (method: string): unknown =>
+    asLinkDown(transferFault('LINK_TIMEOUT', method, base, 'it does not answer'))
+
+  function giveUp(): void {
+    if (hangs) return
+    hangs = true
+    worker.abandon().then(() => {
+      hangs = false
+    })
+  }
+
+  async function call<T>(
+    method: 'put' | 'list' | 'read' | 'remove',
+    given: Partial<FolderCall> & { readonly folder: string },
+    signal: AbortSignal,
+    onProgress?: (bytes: number) => void,
+  ): Promise<T> {
+    signal.throwIfAborted()
+    if (hangs) throw hung(method)
+    const number = calls++
+    let timer: NodeJS.Timeout | undefined
+    let abort = (): void => undefined
+    const over = new Promise<never>((_resolve, reject) => {
+      const silent = (): void => {
+        reject(hung(method))
+        giveUp()
+      }
+      timer = setTimeout(silent, silenceMs)
+      abort = () => {
+        clearTimeout(timer)
+        timer = setTimeout(() => reject(signal.reason), ABORT_MS)
+        worker.call('abort', number).catch(() => undefined)
+      }
+    })
+    signal.addEventListener('abort', abort, { once: true })
+    const progress = (bytes: unknown): void => {
+      if (!signal.aborted) timer?.refresh()
+      onProgress?.(bytes as number)
+    }
     try {
-      return await work()
+      return await Promise.race([worker.call<T>(method, { call: number, base, pairing, ...given }, progress), over])
     } catch (error) {
-      if (error instanceof StorageError || errnoOf(error) === undefined) throw error
-      throw transferFault(diskFault(error), op, object, error)
+      signal.throwIfAborted()
+      throw error instanceof StorageError && error.code === 'WORKER_ENDED' ? hung(method) : error
+    } finally {
+      clearTimeout(timer)
+      signal.removeEventListener('abort', abort)
     }
   }
 
   const transport: Transport = {
-    async put(folder, name, localPath, options) {
+    async put(folder, name, localPath, { signal, onProgress }) {
       checkRemoteName('put', folder, name)
-      await lanes.run(`${folder}/${name}`, options.signal, async () => {
-        const source = await SourceFile.open(localPath)
-        try {
-          await guarded('put', `${base}/${pairing}/${folder}/${name}`, () =>
-            inFolder(base, pairing, folder, true, async (remote) => {
-              const temporary = name + TEMPORARY_SUFFIX
-              const target = await remote.createFile(temporary)
-              try {
-                await copy(source, target, options)
-              } catch (error) {
-                // Nothing resumes here, so a part of a file would only take room, on a disk that may be full.
-                await remote.remove(temporary).catch(() => undefined)
-                throw error
-              }
-              await remote.rename(temporary, name)
-              await remote.sync()
-            }),
-          )
-        } finally {
-          await source.close()
-        }
-      })
+      await lanes.run(`${folder}/${name}`, signal, () =>
+        call<void>('put', { folder, name, localPath }, signal, onProgress),
+      )
     },
 
     async list(folder, signal) {
       checkRemoteName('list', folder)
-      signal.throwIfAborted()
-      return guarded('list', `${base}/${pairing}/${folder}`, async () => {
-        return (await inFolder(base, pairing, folder, false, (remote) => remote.list(signal))) ?? []
-      })
+      return call<RemoteFile[]>('list', { folder }, signal)
     },
 
     async read(folder, name, limitBytes, signal) {
       checkRemoteName('read', folder, name)
-      signal.throwIfAborted()
-      const object = `${base}/${pairing}/${folder}/${name}`
-      return guarded('read', object, () =>
-        inFolder(base, pairing, folder, false, async (remote) => {
-          const file = await remote.openFile(name, 'read')
-          if (!file) return undefined
-          try {
-            if (file.lengthBytes > limitBytes) throw transferFault('REMOTE_FILE_TOO_LARGE', 'read', object)
-            const bytes = Buffer.alloc(file.lengthBytes)
-            const { bytesRead } = await file.handle.read(bytes, 0, bytes.length, 0)
-            return bytes.subarray(0, bytesRead)
-          } finally {
-            await file.handle.close()
-          }
-        }),
-      )
+      return call<Buffer | undefined>('read', { folder, name, limitBytes }, signal)
     },
 
     async remove(folder, name, signal) {
       checkRemoteName('remove', folder, name)
-      signal.throwIfAborted()
-      await guarded('remove', `${base}/${pairing}/${folder}/${name}`, async () => {
-        await inFolder(base, pairing, folder, false, async (remote, pair) => {
-          await remote.remove(name)
-          if (folder === TEST_FOLDER) await pair.removeFolder(folder)
-        })
-      })
+      await call<void>('remove', { folder, name }, signal)
     },
 
     test: (signal) => testTransport(transport, base, signal),
-    async close() {},
+    async close() {
+      giveUp()
+    },
   }
   return transport
-}
-
-async function copy(source: SourceFile, target: FileHandle, { signal, onProgress }: TransferOptions): Promise<void> {
-  try {
-    await source.copyTo(target, signal, onProgress)
-    signal.throwIfAborted()
-    await target.sync()
-  } finally {
-    await target.close()
-  }
 }

@@ -336,6 +336,28 @@ t.test('epochs that are no states of the source appear together with the one tha
   t.same(shown, [4])
 })
 
+t.test('what is held, and given up by the source for that, is not lost to a damaged file of its name', async (t) => {
+  const rig = new InboundRig(t)
+  const one = rig.epoch(1, zeros, 1)
+  const two = rig.epoch(2, one.tag, 2, { initializing: true })
+  const three = rig.epoch(3, two.tag, 3, { initializing: true, offset: 8192 })
+  const four = rig.epoch(4, three.tag, 4, { offset: 16384 })
+  rig.start()
+  for (const { name, bytes } of [one, two, three]) rig.deliver(name, bytes)
+  await rig.until(() => rig.acknowledgement()?.receivedEpoch === 3)
+  const damaged = Buffer.from(two.bytes)
+  damaged[damaged.length - 1]! ^= 1
+  rig.deliver(two.name, damaged)
+  await rig.until(() => !existsSync(join(rig.streamFolder, two.name)))
+  // Nothing is left but what lies on the disk.
+  await rig.stop()
+  await rig.worker.close()
+  rig.start()
+  rig.deliver(four.name, four.bytes)
+  await rig.applied(4)
+  t.same([rig.image()[0], rig.image()[8192], rig.image()[16384]], [2, 3, 4])
+})
+
 t.test('a batch that failed half-way is no state before all of it was applied', async (t) => {
   const rig = new InboundRig(t)
   const epochs = rig.chain(4)

@@ -3,6 +3,10 @@ import { mkdir, readdir, symlink, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import t from 'tap'
 import { folderTransport } from '../../src/transport/folder-transport.js'
+import { mountFreezableDisk } from '../fixtures/freezable-disk.js'
+import { forget, remember } from '../fixtures/leftovers.js'
+import { scratchFolder } from '../fixtures/paths.js'
+import { command } from '../fixtures/sites.js'
 import { mountSmallDisk } from '../fixtures/small-disk.js'
 import { transportContract } from './transport-contract.js'
 
@@ -63,3 +67,43 @@ await t.test('a full disk is REMOTE_FULL and keeps no part of the file', async (
   })
   t.same(await transport.list(folder, never), [])
 })
+
+await t.test(
+  'a folder that hangs fails every call within its time, also of who gives up, and works again later',
+  async (t) => {
+    const scratch = scratchFolder(t, 'folder-hangs')
+    await writeFile(path.join(scratch, 'local'), 'content')
+    const disk = await mountFreezableDisk(scratch, 64 * 1024 * 1024)
+    const mount = { kind: 'mount', path: disk.directory } as const
+    remember(mount)
+    const transport = folderTransport({ kind: 'folder', directory: disk.directory }, randomBytes(16), {
+      silenceMs: 1_000,
+    })
+    t.teardown(async () => {
+      await disk.thaw()
+      await transport.close()
+      await command('umount', '-l', disk.directory)
+      forget(mount)
+    })
+    const put = (signal: AbortSignal): Promise<void> =>
+      transport.put(folder, 'a', path.join(scratch, 'local'), { signal })
+    await put(never)
+    await disk.freeze()
+    const abort = new AbortController()
+    const given = put(abort.signal)
+    abort.abort()
+    await t.rejects(given, { name: 'AbortError' })
+    await t.rejects(put(never), { code: 'LINK_DOWN', retry: 'later', cause: { code: 'LINK_TIMEOUT' } })
+    await t.rejects(put(never), { code: 'LINK_DOWN' }, 'at once: there is no second process')
+    await disk.thaw()
+    for (;;) {
+      const works = await put(never).then(
+        () => true,
+        (error) => !t.match(error, { code: 'LINK_DOWN' }),
+      )
+      if (works) break
+      await new Promise((resolve) => setTimeout(resolve, 50))
+    }
+    t.equal(String(await transport.read(folder, 'a', 100, never)), 'content')
+  },
+)
