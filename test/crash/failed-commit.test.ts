@@ -3,9 +3,10 @@
  * syncs it afterwards must be told so; fdatasync() says yes: native/sys/data_sync.h.
  */
 import { execFileSync } from 'node:child_process'
-import { open, truncate, writeFile } from 'node:fs/promises'
+import { mkdir, open, rename, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
+import { syncDirectory } from '../../src/block/durable-file.js'
 import { MiB } from '../../src/block/units.js'
 import { Backing } from '../../src/volume/backing.js'
 import { badDisk } from '../fixtures/bad-disk.js'
@@ -74,4 +75,15 @@ t.test('what is applied to an image is not called durable after such a commit', 
   image.sync()
   await failCommit(disk, file, other)
   t.throws(() => image.sync(), { code: 'BACKING_UNAVAILABLE' })
+})
+
+t.test('nor is a name in a folder', async (t) => {
+  const disk = await badDisk(t, scratchFolder(t, 'failed-commit'), 'disk', 64 * MiB)
+  const { file, other } = await files(t, disk)
+  const folder = join(disk.mountPoint, 'folder')
+  await mkdir(folder)
+  await syncDirectory(folder)
+  await rename(file, join(folder, 'file'))
+  await failCommit(disk, join(folder, 'file'), other)
+  await t.rejects(syncDirectory(folder), { code: 'EROFS' })
 })
