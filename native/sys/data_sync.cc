@@ -13,7 +13,7 @@ namespace {
 
 constexpr const char* absentAttribute = "user.tidemark.absent";
 
-/** The file system takes changes still, as far as it lets itself be asked. */
+/** The file system takes changes still, as far as it can be asked. */
 int askForChange(int fd) {
   if (fremovexattr(fd, absentAttribute) == 0) return 0;
   switch (errno) {
