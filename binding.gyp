@@ -30,6 +30,7 @@
         "native/pool/mapping_log.cc",
         "native/pool/pool.cc",
         "native/sys/crc32c.cc",
+        "native/sys/data_sync.cc",
         "native/sys/file_size.cc",
         "native/sys/holders.cc",
         "native/sys/keeper.cc",
@@ -63,7 +64,7 @@
     },
     {
       "target_name": "tidemark_file",
-      "sources": ["native/binding/file_binding.cc"],
+      "sources": ["native/binding/file_binding.cc", "native/sys/data_sync.cc"],
       "defines": ["NAPI_VERSION=8"]
     },
     {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The few file calls Node does not have: punching holes, zeroing ranges, dropping what is cached, locking a file, copying from file to file. A
-// separate, stateless addon, so that worker threads can load it.
+// The few file calls Node does not have: punching holes, zeroing ranges, dropping what is cached, a sync that may be believed,
+// locking a file, copying from file to file. A separate, stateless addon, so that worker threads can load it.
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
@@ -14,6 +14,8 @@
 #include <algorithm>
 #include <memory>
 #include <string>
+
+#include "../sys/data_sync.h"
 
 namespace {
 
@@ -95,6 +97,14 @@ napi_value drop_cache(napi_env env, napi_callback_info info) {
   if (!number_arguments(env, info, values, 1)) return nullptr;
   int error = posix_fadvise(static_cast<int>(values[0]), 0, 0, POSIX_FADV_DONTNEED);
   return error == 0 ? nullptr : throw_errno(env, "posix_fadvise", error);
+}
+
+// syncData(fd): what the file holds is durable; see data_sync.h.
+napi_value sync_data(napi_env env, napi_callback_info info) {
+  int64_t values[1];
+  if (!number_arguments(env, info, values, 1)) return nullptr;
+  int error = tidemark::syncData(static_cast<int>(values[0]));
+  return error == 0 ? nullptr : throw_errno(env, "fdatasync", error);
 }
 
 // lock(fd): an exclusive advisory lock that ends with the descriptor; false when another process holds it.
@@ -212,6 +222,7 @@ napi_value initialize(napi_env env, napi_value exports) {
       {"nextData", nullptr, next_data, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"copyRange", nullptr, copy_range, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"dropCache", nullptr, drop_cache, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
+      {"syncData", nullptr, sync_data, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"lock", nullptr, lock_file, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
   };
   napi_define_properties(env, exports, sizeof properties / sizeof properties[0], properties);

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 
+#include "../sys/data_sync.h"
 #include "../sys/holders.h"
 
 namespace tidemark {
@@ -187,12 +188,7 @@ int DeviceBacking::zero(uint64_t offset, uint64_t length) {
   return isUnsupported(zeroed) ? writeZeros(offset, length) : zeroed;
 }
 
-int DeviceBacking::sync() {
-  while (fdatasync(fd_.get()) != 0) {
-    if (errno != EINTR) return errno;
-  }
-  return 0;
-}
+int DeviceBacking::sync() { return syncData(fd_.get()); }
 
 int64_t DeviceBacking::seek(uint64_t offset, int whence) const {
   if (offset >= sizeBytes_) return -ENXIO;

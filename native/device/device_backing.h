@@ -27,7 +27,6 @@ class DeviceBacking final : public Backing {
   int write(uint64_t offset, const void* bytes, size_t length) override;
   int trim(uint64_t offset, uint64_t length) override;
   int zero(uint64_t offset, uint64_t length) override;
-  /** fdatasync. */
   int sync() override;
   int64_t seek(uint64_t offset, int whence) const override;
 

@@ -13,6 +13,7 @@
 #include <cstring>
 
 #include "../sys/crc32c.h"
+#include "../sys/data_sync.h"
 #include "../sys/process_memory.h"
 
 namespace tidemark {
@@ -76,8 +77,9 @@ uint64_t SegmentStore::segmentCount() const {
 }
 
 Result<void> SegmentStore::syncDirectory() {
-  if (::fsync(directory_.get()) == 0) return {};
-  return segmentError("sync of folder " + options_.directory, errno);
+  const int failed = syncData(directory_.get());
+  if (failed == 0) return {};
+  return segmentError("sync of folder " + options_.directory, failed);
 }
 
 Result<MappedSegment*> SegmentStore::open(uint64_t startLsn) {

@@ -1,7 +1,7 @@
 import { constants } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
 import path from 'node:path'
-import { syncDirectory } from '../block/durable-file.js'
+import { assertCommitted, syncDirectory } from '../block/durable-file.js'
 import type { StateStore } from '../block/state-store.js'
 import { StorageError } from '../block/storage-error.js'
 import { KiB, MiB } from '../block/units.js'
@@ -152,6 +152,7 @@ export class StateLog implements StateStore {
     // For its turn: the disk may be full by then.
     await this.#grow(1 - file, roomBytes)
     await this.#write(file, record, 0)
+    await assertCommitted(this.#files[file]!, this.#directory).catch(neverAnswer)
     this.#file = file
     this.#generation += 1n
     this.#tail = record.length

@@ -7,6 +7,8 @@ interface FileCalls {
   nextData(fd: number, offset: number): number
   /** What is cached of the file and was synced is read from the disk when it is read next. */
   dropCache(fd: number): void
+  /** What the file holds is durable: an fdatasync that may be believed. Blocks the thread. */
+  syncData(fd: number): void
   /** An exclusive advisory lock that ends with the descriptor; false when another process holds it. */
   lock(fd: number): boolean
 }

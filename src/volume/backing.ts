@@ -1,4 +1,4 @@
-import { closeSync, constants, fdatasyncSync, openSync, readSync, statSync, writeSync } from 'node:fs'
+import { closeSync, constants, openSync, readSync, statSync, writeSync } from 'node:fs'
 import { errnoOf, StorageError } from '../block/storage-error.js'
 import { KiB } from '../block/units.js'
 import { fileCalls } from '../intercept/file-calls.js'
@@ -60,7 +60,7 @@ export class Backing {
   }
 
   sync(): void {
-    this.#try('sync', () => fdatasyncSync(this.#fd))
+    this.#try('sync', () => fileCalls.syncData(this.#fd))
   }
 
   close(): void {
