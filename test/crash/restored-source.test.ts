@@ -10,7 +10,7 @@ import { command, difference, farPath, twoSites } from '../fixtures/sites.js'
 
 const sites = await twoSites(t)
 const { source, destination, folder } = sites
-const image = join(folder, 'v.img')
+const image = join(folder, 'restored.img')
 const older = join(folder, 'older')
 
 /** Each makes an epoch of its own: the content differs. */
@@ -29,7 +29,8 @@ async function write(device: string): Promise<void> {
 }
 
 async function attached(): Promise<string> {
-  const { device } = await source.get<{ device: string }>('volumes', 'v')
+  const { device } = await source.get<{ device: string | null }>('volumes', 'restored')
+  if (device === null) throw new Error(`it has no device: ${source.log().slice(-3000)}`)
   return device
 }
 
@@ -37,13 +38,13 @@ async function putBack(): Promise<void> {
   await source.stop()
   rmSync(source.state, { recursive: true })
   renameSync(join(older, 'state'), source.state)
-  renameSync(join(older, 'v.img'), image)
+  renameSync(join(older, 'restored.img'), image)
   await source.start()
 }
 
 function remember(): void {
   cpSync(source.state, join(older, 'state'), { recursive: true, filter: (file) => !file.endsWith('.sock') })
-  cpSync(image, join(older, 'v.img'))
+  cpSync(image, join(older, 'restored.img'))
 }
 
 async function timesTold(): Promise<number> {
@@ -91,8 +92,8 @@ async function divergedAndInitialized(t: Test, generation: number): Promise<void
 }
 
 t.test('a source put back to an older state says so, mixes nothing, and begins anew', async (t) => {
-  const { device } = await source.volume(folder, 'v', '4MiB')
-  await mirror(source, 's', ['v'])
+  const { device } = await source.volume(folder, 'restored', '4MiB')
+  await mirror(source, 's', ['restored'])
   await write(device)
   await source.stop()
   remember()

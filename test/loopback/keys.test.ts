@@ -40,9 +40,9 @@ function childrenOf(pid: number): number[] {
 }
 
 t.test('the keys are in no log, event, answer, command line, dump or file but their own', async (t) => {
-  const { device } = await source.volume(folder, 'v', '16MiB')
+  const { device } = await source.volume(folder, 'keys', '16MiB')
   await source.cli('destination', 'add', 'far', '--pairing', pairing)
-  await mirror(source, 's', ['v'])
+  await mirror(source, 's', ['keys'])
   await command(
     'dd',
     'if=/dev/urandom',
