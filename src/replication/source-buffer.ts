@@ -68,10 +68,12 @@ export class SourceBuffer {
     return { from, doneBytes: total - left, totalBytes: total, returning, trouble: this.#mover?.trouble ?? null }
   }
 
-  /** Before anything is written to it: what no epoch names goes, and a move that was under way goes on. */
+  /** Before anything is written to it: what is applied and what no epoch names goes, and a move that was under way goes on. */
   open(): Promise<void> {
     return this.#turn(async () => {
       if (this.directory === this.#home) await makeFolder(this.#home)
+      // A crash may have come between the acknowledgement and this. With a full buffer no epoch would follow that releases it.
+      await this.release(this.#state.position.appliedEpoch)
       const { directory, leaving } = this.#place
       const here = await this.#locate()
       const known = this.#known()

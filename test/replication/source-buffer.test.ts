@@ -144,6 +144,17 @@ t.test('a file that no epoch names is removed at start, others stay', async (t) 
   t.same(names(made.home), Object.keys(expected([1, 2, 3])))
 })
 
+t.test(
+  'what was applied as the agent died goes at start: a buffer that it fills takes no epoch that would release it',
+  async (t) => {
+    const made = await rig()
+    await made.state.move({ appliedEpoch: 2 })
+    await made.restart()
+    t.same(made.content(), expected([3]))
+    t.same(names(made.home), Object.keys(expected([3])))
+  },
+)
+
 for (const apart of [false, true]) {
   const where = apart ? 'to another file system' : 'on one file system'
   t.test(`a move ${where}: all files follow, the old folder goes, and a second move brings them back`, async (t) => {
