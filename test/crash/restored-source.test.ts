@@ -13,18 +13,15 @@ const { source, destination, folder } = sites
 const image = join(folder, 'restored.img')
 const older = join(folder, 'older')
 
-/** Each makes an epoch of its own: the content differs. */
+/** 64 KiB that no other write has. */
+async function dd(device: string, seek = 0): Promise<void> {
+  const how = ['bs=64k', `seek=${seek}`, 'count=1', 'oflag=direct', 'conv=fsync,notrunc', 'status=none']
+  await command('dd', 'if=/dev/urandom', `of=${device}`, ...how)
+}
+
+/** Each makes an epoch of its own. */
 async function write(device: string): Promise<void> {
-  await command(
-    'dd',
-    'if=/dev/urandom',
-    `of=${device}`,
-    'bs=64k',
-    'count=1',
-    'oflag=direct',
-    'conv=fsync',
-    'status=none',
-  )
+  await dd(device)
   await flush(source, 's')
 }
 
@@ -54,16 +51,7 @@ async function timesTold(): Promise<number> {
 async function divergedAndInitialized(t: Test, generation: number): Promise<void> {
   const before = await timesTold()
   const device = await attached()
-  await command(
-    'dd',
-    'if=/dev/urandom',
-    `of=${device}`,
-    'bs=64k',
-    'count=1',
-    'oflag=direct',
-    'conv=fsync',
-    'status=none',
-  )
+  await dd(device)
   const far = await farPath(sites, 's')
   const { appliedEpoch } = await destination.inbound('s')
   const view = await source.until(
@@ -73,17 +61,7 @@ async function divergedAndInitialized(t: Test, generation: number): Promise<void
   t.match(view.reason, /put back to an older state.*Run: tidemark stream initialize s/)
   t.equal((await timesTold()) - before, 1, 'said once')
   t.equal((await destination.inbound('s')).appliedEpoch, appliedEpoch, 'nothing was mixed')
-  await command(
-    'dd',
-    'if=/dev/urandom',
-    `of=${device}`,
-    'bs=64k',
-    'seek=8',
-    'count=1',
-    'oflag=direct',
-    'conv=fsync',
-    'status=none',
-  )
+  await dd(device, 8)
   t.not(await difference(image, far), '', 'hosts go on')
   await source.cli('stream', 'initialize', 's', '--wait')
   await write(device)
