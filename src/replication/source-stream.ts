@@ -261,10 +261,15 @@ export class SourceStream {
     this.#definition = { ...this.#definition, policy }
   }
 
-  /** Pausing holds the transfer back; resuming also tries again what failed. */
-  setPaused(paused: boolean): Promise<void> {
+  /** Pausing holds the transfer back, at once. */
+  setPaused(paused: boolean): void {
     this.#definition = { ...this.#definition, paused }
-    return this.#recovering(() => this.#recording.resume())
+    this.#recording.loops?.sender.pause.wake()
+  }
+
+  /** Transfers are not paused any more: what failed is tried again. */
+  resume(): Promise<void> {
+    return this.#recovering(() => this.#recording.again(() => this.#definition.paused))
   }
 
   /**
