@@ -59,6 +59,7 @@ export class StateLog implements StateStore {
       if (image) {
         // An agent that was killed may have left in the page cache alone what is relied on from here.
         await files[image.file]!.datasync()
+        await assertCommitted(files[image.file]!, directory)
         await log.#grow(1 - image.file, roomBytes[image.file]!)
       } else {
         await log.#begin(0, [])
