@@ -24,6 +24,7 @@
         "native/extent/fault_queue.cc",
         "native/extent/range_lock.cc",
         "native/frontend/fuse_session.cc",
+        "native/frontend/receive_buffer.cc",
         "native/journal/journal.cc",
         "native/journal/region_record.cc",
         "native/journal/segment_store.cc",

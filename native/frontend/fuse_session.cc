@@ -5,8 +5,8 @@
 #include <linux/falloc.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/uio.h>
 
 #include <algorithm>
@@ -19,6 +19,7 @@
 #include "../sys/keeper_program.h"
 #include "../sys/mount_point.h"
 #include "../sys/process_memory.h"
+#include "receive_buffer.h"
 
 namespace tidemark {
 namespace {
@@ -34,33 +35,8 @@ static_assert(maximumThreads + 1 == kKeptDescriptorLimit);
 /** Set in the environment: as on a kernel that sends nothing again. For tests. */
 constexpr char withoutResend[] = "TIDEMARK_WITHOUT_RESEND";
 
-/**
- * One page for the request's head and, page-aligned behind it, the payload. Its pages are there once a request was large
- * enough to touch them: a volume nobody uses takes next to nothing.
- */
-class ReceiveBuffer {
- public:
-  ReceiveBuffer() {
-    void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    memory_ = memory == MAP_FAILED ? nullptr : static_cast<uint8_t*>(memory);
-    if (memory_ != nullptr) lockOnFault(memory_, bytes);
-  }
-  ~ReceiveBuffer() {
-    if (memory_ != nullptr) munmap(memory_, bytes);
-  }
-  ReceiveBuffer(const ReceiveBuffer&) = delete;
-  ReceiveBuffer& operator=(const ReceiveBuffer&) = delete;
-
-  bool ok() const { return memory_ != nullptr; }
-  uint8_t* payload() const { return memory_ + pageBytes; }
-  /** Where a request is received: a WRITE's payload then begins on the page. */
-  uint8_t* head() const { return payload() - kFuseWriteHeadBytes; }
-  static constexpr size_t capacity = kFuseWriteHeadBytes + kFuseTransferBytes;
-
- private:
-  static constexpr size_t bytes = pageBytes + kStretchedBytes;
-  uint8_t* memory_ = nullptr;
-};
+/** A thread that got no request for so long gives its receive buffer back. */
+constexpr int idleMs = 1'000;
 
 bool send(int fd, const iovec* pieces, int count) {
   for (;;) {
@@ -141,6 +117,8 @@ Result<std::shared_ptr<FuseSession>> FuseSession::start(FuseSessionOptions optio
   session->connectionSwitch_ = connectionSwitch.take();
   Result<void> opened = session->openDescriptors();
   if (!opened) return opened.error();
+  Result<void> waits = session->openWaits();
+  if (!waits) return waits.error();
   session->handOver();
   session->startThreads();
   return session;
@@ -154,6 +132,8 @@ Result<std::shared_ptr<FuseSession>> FuseSession::takeOver(FuseSessionOptions op
   session->descriptors_ = std::move(kept.descriptors);
   session->connectionSwitch_ = std::move(kept.connectionSwitch);
   session->mounted_ = true;
+  Result<void> waits = session->openWaits();
+  if (!waits) return waits.error();
   // Before anybody reads: what is read already would come twice.
   fuse_out_header resend{};
   resend.len = sizeof resend;
@@ -249,6 +229,25 @@ Result<void> FuseSession::negotiate() {
   return {};
 }
 
+/**
+ * A request wakes one of the threads that wait, which poll() would not do. Another may be first all the same: so descriptors do
+ * not block, which holds for the next agent, too.
+ */
+Result<void> FuseSession::openWaits() {
+  for (const UniqueFd& fd : descriptors_) {
+    UniqueFd wait(epoll_create1(EPOLL_CLOEXEC));
+    epoll_event event{};
+    event.events = EPOLLIN | EPOLLEXCLUSIVE;
+    const int flags = fcntl(fd.get(), F_GETFL);
+    if (!wait || flags < 0 || fcntl(fd.get(), F_SETFL, flags | O_NONBLOCK) != 0 ||
+        epoll_ctl(wait.get(), EPOLL_CTL_ADD, fd.get(), &event) != 0) {
+      return Error::fromErrno("FUSE_UNAVAILABLE", "wait for requests", errno);
+    }
+    waits_.push_back(std::move(wait));
+  }
+  return {};
+}
+
 Result<void> FuseSession::openDescriptors() {
   while (descriptors_.size() < options_.threads) {
     UniqueFd fd(open("/dev/fuse", O_RDWR | O_CLOEXEC));
@@ -296,9 +295,15 @@ void FuseSession::serve(size_t index) {
   pthread_setname_np(pthread_self(), title);
   protectThread();
   const int fd = descriptors_[index].get();
-  const ReceiveBuffer buffer;
+  ReceiveBuffer buffer;
   int failed = buffer.ok() ? 0 : ENOMEM;
   while (failed == 0) {
+    epoll_event event;
+    if (epoll_wait(waits_[index].get(), &event, 1, buffer.isPresent() ? idleMs : -1) == 0) {
+      buffer.giveBack();
+      continue;
+    }
+    if (!buffer.isPresent()) buffer.bring();
     const ssize_t got = ::read(fd, buffer.head(), ReceiveBuffer::capacity);
     if (got > 0) {
       dispatch(fd, buffer.head(), buffer.payload(), static_cast<size_t>(got));

@@ -31,7 +31,7 @@ struct FuseSessionOptions {
    * A power of two, kLogicalBlockLimit at the most.
    */
   uint32_t stretchBytes = 0;
-  /** 1 to 16: each has its own descriptor and one buffer of 1 MiB. */
+  /** 1 to 16: each has two descriptors of its own and, while it has something to do, one buffer of 1 MiB. */
   uint32_t threads = 1;
   /** What the loop device takes for the granularity of discards: the kernel cuts them there, file systems leave out less. */
   uint32_t discardBytes = 4096;
@@ -100,6 +100,7 @@ class FuseSession : public std::enable_shared_from_this<FuseSession> {
   void handOver();
   void startThreads();
   Result<void> openDescriptors();
+  Result<void> openWaits();
   void serve(size_t index);
   void dispatch(int fd, uint8_t* head, uint8_t* payload, size_t length);
   void answerAttributes(const Reply& reply, bool isSetattr, const uint8_t* arguments);
@@ -118,6 +119,8 @@ class FuseSession : public std::enable_shared_from_this<FuseSession> {
   KeptFacts facts_;
   /** [0] is the one that was mounted. Fixed once the threads run. */
   std::vector<UniqueFd> descriptors_;
+  /** One for each descriptor: an epoll that says when there is something to read. Fixed as well. */
+  std::vector<UniqueFd> waits_;
   std::vector<std::thread> threads_;
   /** Ends the connection: unmounting alone does not while somebody has the file open or mounted elsewhere. */
   UniqueFd connectionSwitch_;

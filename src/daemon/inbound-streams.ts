@@ -1,4 +1,5 @@
 import path from 'node:path'
+import { setTimeout } from 'node:timers/promises'
 import type { InboundView } from '../api/agent-operations.js'
 import type { ReportEvent } from '../block/event-log.js'
 import { Pause } from '../block/pause.js'
@@ -9,7 +10,8 @@ import { ImageFolder } from '../destage/image-folder.js'
 import type { Images } from '../destage/images.js'
 import { listInbound } from '../destage/inbound-state.js'
 import { InboundStream } from '../destage/inbound-stream.js'
-import { Inbox } from '../destage/inbox.js'
+import { Inbox, type InboxCalls } from '../destage/inbox.js'
+import { INBOX_UNAVAILABLE, InboxProcess } from '../destage/inbox-process.js'
 import { incomingName, PoolImages } from '../destage/pool-images.js'
 import { StreamImages } from '../destage/stream-images.js'
 import type { ThinPool } from '../pool/thin-pool.js'
@@ -21,6 +23,8 @@ const restartMs = 5_000
 /** Streams one pairing may bring, at the most, those counted that were removed here: four times what one source has. */
 const streamLimit = 4096
 const lookMs = 1000
+/** What is under way when the agent ends comes to its end within this time, or is left alone where it may hang. */
+const stopMs = 1_000
 
 /** Where arriving volumes are made thin: the config's `inbound.pool`. */
 export interface InboundPool {
@@ -45,7 +49,7 @@ export interface InboundStreamsOptions {
 interface Source {
   readonly pairing: string
   readonly secret: Buffer
-  readonly inbox: Inbox
+  readonly inbox: InboxCalls
   readonly pause: Pause
   readonly streams: Map<string, { readonly stream: InboundStream; readonly images: Images }>
 }
@@ -61,15 +65,16 @@ export class InboundStreams {
     this.#options = options
   }
 
-  /** Watch a pairing's folder from now on. */
-  watch(pairing: string, secret: Buffer, inboxDirectory: string): void {
+  /** Watch a pairing's folder from now on. @param isOwn it lies with what is the agent's own, and hangs only if all does */
+  watch(pairing: string, secret: Buffer, inboxDirectory: string, isOwn: boolean): void {
     const pause = new Pause()
+    const onChange = (streamId: string | null): void => this.arrived(pairing, streamId)
     const source: Source = {
       pairing,
       secret,
       pause,
       streams: new Map(),
-      inbox: new Inbox(inboxDirectory, (streamId) => this.arrived(pairing, streamId)),
+      inbox: isOwn ? new Inbox(inboxDirectory, onChange) : new InboxProcess(inboxDirectory, onChange),
     }
     this.#sources.set(pairing, source)
     for (const position of listInbound(this.#options.store)) {
@@ -140,8 +145,10 @@ export class InboundStreams {
   /** Applies nothing more, and closes the images. */
   async stop(): Promise<void> {
     this.#stop.abort()
+    const ended = Promise.all(this.#running)
+    await Promise.race([ended, setTimeout(stopMs, undefined, { ref: false })])
     for (const { inbox } of this.#sources.values()) inbox.close()
-    await Promise.all(this.#running)
+    await ended
     for (const { stream, images } of this.#known()) {
       await images.close().catch((error) => this.#say('warning', 'IMAGES_CLOSED_LATE', stream.position.stream, error))
     }
@@ -153,8 +160,20 @@ export class InboundStreams {
 
   async #look(source: Source): Promise<void> {
     let told = false
+    let hangs = false
     while (!this.#stop.signal.aborted) {
-      const found = await source.inbox.streams().catch(() => [])
+      const found = await source.inbox.streams().catch((error) => {
+        if (!(error instanceof StorageError) || error.code !== INBOX_UNAVAILABLE || this.#stop.signal.aborted) return []
+        const text = `${error.message}. ${error.hint}`
+        if (!hangs) this.#options.report({ severity: 'error', code: error.code, object: source.inbox.directory, text })
+        hangs = true
+        return undefined
+      })
+      if (found === undefined) {
+        await source.pause.wait(lookMs, this.#stop.signal)
+        continue
+      }
+      hangs = false
       const strange = found.filter((streamId) => !source.streams.has(streamId))
       for (const streamId of strange.slice(0, streamLimit - source.streams.size)) this.#begin(source, streamId)
       if (!told && source.streams.size >= streamLimit && strange.some((streamId) => !source.streams.has(streamId))) {

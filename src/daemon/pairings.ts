@@ -1,4 +1,3 @@
-import { stat } from 'node:fs/promises'
 import { isIP } from 'node:net'
 import { hostname, networkInterfaces } from 'node:os'
 import path from 'node:path'
@@ -7,6 +6,7 @@ import type { ReportEvent } from '../block/event-log.js'
 import { Pause } from '../block/pause.js'
 import type { StateStore } from '../block/state-store.js'
 import { StorageError } from '../block/storage-error.js'
+import { InboxProcess } from '../destage/inbox-process.js'
 import { type Certificate, fingerprintOf, makeCertificate } from '../transport/certificate.js'
 import { parseFtpUrl } from '../transport/ftp-url.js'
 import { type Receiver, startReceiver } from '../transport/https-receiver.js'
@@ -21,6 +21,8 @@ const defaultPort = 7443
 const certificateFile = 'certificate.json'
 const listenKey = 'agent/listen'
 const listenRetryMs = 5_000
+/** A folder that has not answered by then hangs: a command waits. */
+const folderAnswerMs = 10_000
 
 export interface PairingsOptions {
   readonly store: StateStore
@@ -122,8 +124,9 @@ export class Pairings {
 
   #admit(pairing: Pairing, inbox: string): void {
     const id = pairing.id.toString('hex')
-    if (pairing.endpoint.kind === 'https') this.#tokens.set(id, bearerToken(pairing))
-    this.#options.inbound.watch(id, pairing.secret, inbox)
+    const isOwn = pairing.endpoint.kind === 'https'
+    if (isOwn) this.#tokens.set(id, bearerToken(pairing))
+    this.#options.inbound.watch(id, pairing.secret, inbox, isOwn)
   }
 
   /** One listener an agent; asked for again at the same address it is the one that runs. */
@@ -191,9 +194,14 @@ function reachableHost(): string {
   return addresses.find(({ internal, family }) => !internal && family === 'IPv4')?.address ?? hostname()
 }
 
+/** @throws StorageError NOT_FOUND, INBOX_UNAVAILABLE */
 async function mustBeFolder(directory: string): Promise<void> {
-  const facts = await stat(directory).catch(() => undefined)
-  if (facts?.isDirectory()) return
+  const inbox = new InboxProcess(directory, () => undefined, { silenceMs: folderAnswerMs })
+  try {
+    if (await inbox.isFolder()) return
+  } finally {
+    inbox.close()
+  }
   throw new StorageError('NOT_FOUND', {
     op: 'pairing create',
     object: directory,

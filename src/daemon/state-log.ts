@@ -5,7 +5,15 @@ import { assertCommitted, syncDirectory } from '../block/durable-file.js'
 import type { StateStore } from '../block/state-store.js'
 import { StorageError } from '../block/storage-error.js'
 import { KiB, MiB } from '../block/units.js'
-import { applyChanges, encodeStateRecord, readState, type StateChange, type StateImage } from './state-record.js'
+import {
+  applyChanges,
+  copyOfRecord,
+  encodeStateRecord,
+  placeOfCopy,
+  readState,
+  type StateChange,
+  type StateImage,
+} from './state-record.js'
 
 const names = ['state.0', 'state.1'] as const
 /** Of each file, at the least: a power of two. */
@@ -57,8 +65,10 @@ export class StateLog implements StateStore {
       const roomBytes = contents.map(({ length }) => length)
       const log = new StateLog(directory, files, roomBytes, image)
       if (image) {
+        for (const { at, record } of image.mended) await writeWhole(files[image.file]!, record, at)
         // An agent that was killed may have left in the page cache alone what is relied on from here.
         await files[image.file]!.datasync()
+        await assertCommitted(files[image.file]!, directory)
         await log.#grow(1 - image.file, roomBytes[image.file]!)
       } else {
         await log.#begin(0, [])
@@ -135,7 +145,8 @@ export class StateLog implements StateStore {
 
   async #commit(changes: readonly StateChange[]): Promise<void> {
     const record = encodeStateRecord(this.#generation, this.#sequence, changes)
-    if (this.#tail + record.length > this.#roomBytes[this.#file]!) return this.#begin(1 - this.#file, changes)
+    const copyEnd = placeOfCopy(this.#tail + record.length) + record.length
+    if (copyEnd > this.#roomBytes[this.#file]!) return this.#begin(1 - this.#file, changes)
     await this.#write(this.#file, record, this.#tail)
     this.#tail += record.length
     this.#sequence += 1n
@@ -173,9 +184,15 @@ export class StateLog implements StateStore {
     }
   }
 
-  /** Durably. What fails before the sync is no whole record, and the next one takes its place. */
+  /**
+   * Durably, and with a copy where there is room. What fails before the sync is no whole record, and the next one takes its
+   * place; so the copy comes second, and when there is no space for it, this one has none.
+   */
   async #write(file: number, record: Buffer, at: number): Promise<void> {
     await writeWhole(this.#files[file]!, record, at)
+    const copyAt = placeOfCopy(at + record.length)
+    if (copyAt + record.length <= this.#roomBytes[file]!)
+      await writeWhole(this.#files[file]!, copyOfRecord(record), copyAt).catch(failureOf)
     await this.#files[file]!.datasync().catch(neverAnswer)
   }
 }

@@ -5,6 +5,9 @@ import { StorageError } from '../block/storage-error.js'
 export const STATE_VERSION = 1
 export const recordHeadBytes = 32
 const magic = Buffer.from('TMST')
+const copyMagic = Buffer.from('TMSC')
+/** A copy begins at a multiple of this: no block of the disk has a part of both. */
+const copyAlignBytes = 4096
 const fields = { magic: 0, checksum: 4, generation: 8, sequence: 16, version: 24, textBytes: 28 } as const
 
 /** Key and value as JSON; a key alone: it is gone. In order. */
@@ -14,6 +17,7 @@ interface StateRecord {
   readonly generation: bigint
   readonly sequence: bigint
   readonly text: string
+  readonly at: number
   readonly end: number
 }
 
@@ -28,6 +32,8 @@ export interface StateImage {
   readonly tail: number
   /** Values as JSON. */
   readonly entries: Map<string, string>
+  /** Records that only a copy was left of: they belong there. */
+  readonly mended: readonly { readonly at: number; readonly record: Buffer }[]
 }
 
 export function encodeStateRecord(generation: bigint, sequence: bigint, changes: Iterable<StateChange>): Buffer {
@@ -47,6 +53,18 @@ export function encodeStateRecord(generation: bigint, sequence: bigint, changes:
   return record
 }
 
+/** Where the copy of a record lies that ends there. */
+export function placeOfCopy(end: number): number {
+  return Math.ceil(end / copyAlignBytes) * copyAlignBytes
+}
+
+/** The same under a magic that is not looked for where records are. */
+export function copyOfRecord(record: Buffer): Buffer {
+  const copy = Buffer.from(record)
+  copyMagic.copy(copy, fields.magic)
+  return copy
+}
+
 /**
  * The state that the files hold, whatever moment a crash or a power cut left them at; undefined when nothing was ever
  * recorded in them.
@@ -57,8 +75,9 @@ export function encodeStateRecord(generation: bigint, sequence: bigint, changes:
 export function readState(files: readonly Buffer[], object: string): StateImage | undefined {
   let newest: { file: number; generation: bigint } | undefined
   for (const [file, bytes] of files.entries()) {
-    for (const { generation } of recordsFrom(bytes, 0, object)) {
-      if (!newest || generation > newest.generation) newest = { file, generation }
+    for (const kind of [magic, copyMagic]) {
+      for (const { generation } of recordsFrom(bytes, 0, object, kind))
+        if (!newest || generation > newest.generation) newest = { file, generation }
     }
   }
   if (!newest) {
@@ -67,17 +86,35 @@ export function readState(files: readonly Buffer[], object: string): StateImage 
   }
   const { file, generation } = newest
   const bytes = files[file]!
+  const copies = [...recordsFrom(bytes, 0, object, copyMagic)].filter((copy) => copy.generation === generation)
   const entries = new Map<string, string>()
+  const mended: { at: number; record: Buffer }[] = []
   let [tail, sequence] = [0, 0n]
   for (;;) {
-    const record = recordAt(bytes, tail, object)
-    if (record?.generation !== generation || record.sequence !== sequence) break
+    const found = recordAt(bytes, tail, object, magic)
+    const isNext = found?.generation === generation && found.sequence === sequence
+    const record = isNext ? found : copies.find((copy) => copy.sequence === sequence && isCopyOf(copy, tail))
+    if (!record) break
+    if (!isNext) mended.push({ at: tail, record: recordOfCopy(bytes.subarray(record.at, record.end)) })
     applyChanges(entries, changesOf(record.text, object))
-    tail = record.end
+    tail += record.end - record.at
     sequence += 1n
   }
-  for (const later of recordsFrom(bytes, tail, object)) if (later.generation === generation) throw damaged(object)
-  return { file, generation, sequence, tail, entries }
+  for (const later of recordsFrom(bytes, tail, object, magic))
+    if (later.generation === generation) throw damaged(object)
+  if (copies.some((copy) => copy.sequence >= sequence)) throw damaged(object)
+  return { file, generation, sequence, tail, entries, mended }
+}
+
+/** Of a record that begins there. */
+function isCopyOf({ at, end }: StateRecord, recordAt: number): boolean {
+  return at === placeOfCopy(recordAt + end - at)
+}
+
+function recordOfCopy(copy: Buffer): Buffer {
+  const record = Buffer.from(copy)
+  magic.copy(record, fields.magic)
+  return record
 }
 
 export function applyChanges(entries: Map<string, string>, changes: Iterable<StateChange>): void {
@@ -88,16 +125,16 @@ export function applyChanges(entries: Map<string, string>, changes: Iterable<Sta
 }
 
 /** Whatever is whole, wherever it begins. */
-function* recordsFrom(bytes: Buffer, from: number, object: string): Generator<StateRecord> {
-  for (let at = bytes.indexOf(magic, from); at >= 0; at = bytes.indexOf(magic, from)) {
-    const record = recordAt(bytes, at, object)
+function* recordsFrom(bytes: Buffer, from: number, object: string, kind: Buffer): Generator<StateRecord> {
+  for (let at = bytes.indexOf(kind, from); at >= 0; at = bytes.indexOf(kind, from)) {
+    const record = recordAt(bytes, at, object, kind)
     if (record) yield record
     from = record?.end ?? at + 1
   }
 }
 
-function recordAt(bytes: Buffer, at: number, object: string): StateRecord | undefined {
-  if (at + recordHeadBytes > bytes.length || bytes.compare(magic, 0, magic.length, at, at + magic.length) !== 0) return
+function recordAt(bytes: Buffer, at: number, object: string, kind: Buffer): StateRecord | undefined {
+  if (at + recordHeadBytes > bytes.length || bytes.compare(kind, 0, kind.length, at, at + kind.length) !== 0) return
   const end = at + recordHeadBytes + bytes.readUInt32LE(at + fields.textBytes)
   if (end > bytes.length) return
   if (crc32c(bytes.subarray(at + fields.generation, end)) !== bytes.readUInt32LE(at + fields.checksum)) return
@@ -108,7 +145,7 @@ function recordAt(bytes: Buffer, at: number, object: string): StateRecord | unde
   }
   const generation = bytes.readBigUInt64LE(at + fields.generation)
   const sequence = bytes.readBigUInt64LE(at + fields.sequence)
-  return { generation, sequence, text: bytes.toString('utf8', at + recordHeadBytes, end), end }
+  return { generation, sequence, text: bytes.toString('utf8', at + recordHeadBytes, end), at, end }
 }
 
 function changesOf(text: string, object: string): StateChange[] {

@@ -3,7 +3,7 @@ import { constants } from 'node:fs'
 import { open, rename, rm, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { errnoOf } from '../block/storage-error.js'
-import { ACKNOWLEDGEMENT_NAME, type Acknowledgement, sealAcknowledgement } from '../replication-file/acknowledgement.js'
+import { ACKNOWLEDGEMENT_NAME } from '../replication-file/acknowledgement.js'
 import { TEMPORARY_SUFFIX } from '../transport/transport.js'
 
 /**
@@ -12,19 +12,14 @@ import { TEMPORARY_SUFFIX } from '../transport/transport.js'
  *
  * @param folder held open: a name that others can exchange for a link would let them have a file of theirs anywhere
  */
-export async function writeAcknowledgement(
-  folder: string,
-  value: Acknowledgement,
-  secret: Buffer,
-  streamId: Buffer,
-): Promise<void> {
+export async function writeAcknowledgement(folder: string, sealed: Buffer): Promise<void> {
   const owner = await stat(folder)
   const temporary = path.join(folder, `${ACKNOWLEDGEMENT_NAME}-${randomBytes(6).toString('hex')}${TEMPORARY_SUFFIX}`)
   try {
     const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW
     const handle = await open(temporary, flags, 0o600)
     try {
-      await handle.writeFile(sealAcknowledgement(value, secret, streamId))
+      await handle.writeFile(sealed)
       await handle.chown(owner.uid, owner.gid)
     } finally {
       await handle.close()

@@ -1,9 +1,8 @@
-import { open, readdir, rename, rm } from 'node:fs/promises'
+import { open, readdir, rm } from 'node:fs/promises'
 import path from 'node:path'
-import { makeFolder, syncDirectory, writeDurably } from '../block/durable-file.js'
-import { errnoOf, StorageError } from '../block/storage-error.js'
+import { makeFolder, syncDirectory } from '../block/durable-file.js'
+import { errnoOf } from '../block/storage-error.js'
 import { parsePartFileName } from '../replication-file/part-file-name.js'
-import { readArrival } from './arrival-file.js'
 
 /** Files set aside that are kept for a look, the newest. */
 const setAsideLimit = 20
@@ -36,22 +35,15 @@ export class ArrivalBuffer {
     return path.join(this.#held, name)
   }
 
-  /** Move a file here from a folder others may write to. @returns false when it is gone, or none any more, meanwhile */
-  async take(from: string, name: string): Promise<boolean> {
+  /**
+   * A file comes here under this name.
+   * @param move is given its place here. What it returns but null is why nothing came, and is passed on
+   */
+  async take<T>(name: string, move: (to: string) => Promise<T | null>): Promise<T | null> {
     const to = this.file(name)
-    try {
-      await rename(from, to)
-    } catch (error) {
-      if (errnoOf(error) === 'ENOENT') return false
-      if (errnoOf(error) !== 'EXDEV') throw error
-      // Another file system: read once through no link, then forget the original.
-      const bytes = readUnlessChanged(from)
-      if (!bytes) return false
-      await writeDurably(to, bytes)
-      await rm(from, { force: true })
-    }
-    this.#unsettled.push(to)
-    return true
+    const fault = await move(to)
+    if (fault === null) this.#unsettled.push(to)
+    return fault
   }
 
   /** Everything taken so far is durable, names included. */
@@ -89,10 +81,13 @@ export class ArrivalBuffer {
     }
   }
 
-  /** Out of the way, kept for the administrator; the oldest of many are dropped. Returns where it lies. */
-  async setAside(file: string, name: string, nowMs = Date.now()): Promise<string> {
-    const place = path.join(this.#refused, `${nowMs}-${name}`)
-    await rename(file, place)
+  /**
+   * Out of the way, kept for the administrator; the oldest of many are dropped.
+   * @param move is given its place here. @returns where it lies, or undefined when it was not moved
+   */
+  async setAside(name: string, move: (to: string) => Promise<boolean>): Promise<string | undefined> {
+    const place = path.join(this.#refused, `${Date.now()}-${name}`)
+    if (!(await move(place))) return undefined
     const kept = (await readdir(this.#refused)).sort()
     for (const old of kept.slice(0, -setAsideLimit)) {
       await rm(path.join(this.#refused, old), { force: true, recursive: true })
@@ -104,14 +99,4 @@ export class ArrivalBuffer {
 /** It was dropped meanwhile; anything else keeps it from being made durable. */
 function unlessGone(error: unknown): undefined {
   if (errnoOf(error) !== 'ENOENT') throw error
-}
-
-/** What was a file a moment ago may have been replaced since; the next look at the folder says by what. */
-function readUnlessChanged(file: string): Buffer | undefined {
-  try {
-    return readArrival(file)
-  } catch (error) {
-    if (error instanceof StorageError) return undefined
-    throw error
-  }
 }

@@ -4,10 +4,9 @@ import { Pause } from '../block/pause.js'
 import type { StateStore } from '../block/state-store.js'
 import { StorageError } from '../block/storage-error.js'
 import type { WorkerCalls } from '../block/worker-calls.js'
-import { WANTED_LIMIT } from '../replication-file/acknowledgement.js'
+import { sealAcknowledgement, WANTED_LIMIT } from '../replication-file/acknowledgement.js'
 import { PART_VERSION } from '../replication-file/part-header.js'
 import { rangesText } from '../replication-file/volume-range.js'
-import { writeAcknowledgement } from './acknowledgement-writer.js'
 import { applyEpochs } from './apply-epochs.js'
 import { ArrivalBuffer } from './arrival-buffer.js'
 import { addComparison, isWorthSaying } from './comparison.js'
@@ -16,7 +15,8 @@ import { asStorageError } from './disk-fault.js'
 import type { Images } from './images.js'
 import { type InboundPosition, InboundState, nothingApplied } from './inbound-state.js'
 import { describeInbound, type InboundStatus } from './inbound-status.js'
-import type { Inbox } from './inbox.js'
+import type { InboxCalls } from './inbox.js'
+import { INBOX_UNAVAILABLE } from './inbox-process.js'
 import { Intake } from './intake.js'
 import { type BatchLimits, type HeldPart, planSequence, receivedUpTo } from './sequencer.js'
 
@@ -38,7 +38,7 @@ export interface InboundStreamOptions {
   /** Private folder of this stream: arrivals, refused files. */
   readonly directory: string
   readonly images: Images
-  readonly inbox: Inbox
+  readonly inbox: InboxCalls
   readonly worker: WorkerCalls
   readonly report: ReportEvent
   readonly limits?: BatchLimits
@@ -353,7 +353,7 @@ export class InboundStream {
 
   /** Write an acknowledgement when there is something new to tell. */
   async #tell(): Promise<void> {
-    const { sequence, streamId } = this.position
+    const { sequence } = this.position
     const { generation } = this.#intake
     if (generation === 0) return
     const begun = generation === this.position.generation
@@ -367,17 +367,18 @@ export class InboundStream {
     const text = JSON.stringify(message)
     if (text === this.#told) return
     await this.#state.move({ sequence: sequence + 1 })
-    const { inbox, secret } = this.#options
-    await inbox.inFolder(streamId, async (folder) => {
-      await writeAcknowledgement(folder, { ...message, sequence }, secret, this.#options.streamId)
-      this.#told = text
-    })
+    const { inbox, secret, streamId } = this.#options
+    const sealed = sealAcknowledgement({ ...message, sequence }, secret, streamId)
+    if (await inbox.acknowledge(this.position.streamId, sealed)) this.#told = text
   }
 
   async #meet(error: StorageError, signal: AbortSignal): Promise<void> {
+    // What was under way when all ends is no obstacle.
+    if (signal.aborted) return
     if (this.#obstacle?.code !== error.code) this.#say('error', error.code, `${error.message}. ${error.hint}`)
     this.#obstacle = error
-    await this.#tell().catch(() => undefined)
+    // What tells the source is what cannot be reached.
+    if (error.code !== INBOX_UNAVAILABLE) await this.#tell().catch(() => undefined)
     await new Pause().wait(retryMs, signal)
   }
 

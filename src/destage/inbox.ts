@@ -1,9 +1,10 @@
 import { constants, type FSWatcher, watch } from 'node:fs'
-import { lstat, open } from 'node:fs/promises'
+import { lstat, open, rename, rm } from 'node:fs/promises'
 import path from 'node:path'
 import { errnoOf } from '../block/storage-error.js'
-import { PART_FILE_LIMIT } from '../replication-file/limits.js'
 import { TEST_FOLDER } from '../transport/remote-name.js'
+import { writeAcknowledgement } from './acknowledgement-writer.js'
+import { faultOf, moveArrival } from './arrival-file.js'
 import { entriesOf, type InboxNames, listInbox } from './inbox-listing.js'
 
 /** Folders that may be streams, in one look at the most. */
@@ -18,9 +19,28 @@ const streamFolder = /^[0-9a-f]{32}$/
 
 /**
  * The folder a pairing's files arrive in, one folder a stream inside. Others may write to it (an FTP server, a share):
- * nothing in it is believed, no link is followed.
+ * nothing in it is believed, no link is followed. What it takes to touch it is here: whoever does may hang in the kernel.
  */
-export class Inbox {
+export interface InboxCalls {
+  readonly directory: string
+  /** Folders that may be streams. */
+  streams(): Promise<string[]>
+  /** What lies in a stream's folder. @param listLarge listInbox() in a worker */
+  names(streamId: string, listLarge: (folder: string) => Promise<InboxNames>): Promise<InboxNames>
+  /** Move a file to a place of the agent's own, durably when that is on another disk. @returns why it is no part, or null */
+  take(streamId: string, name: string, to: string): Promise<string | null>
+  /** @returns why it is no part, and stays, or null */
+  remove(streamId: string, name: string): Promise<string | null>
+  /** Move whatever has this name. @returns whether that can be done */
+  putAside(streamId: string, name: string, to: string): Promise<boolean>
+  /** @returns false when the stream has no folder */
+  acknowledge(streamId: string, sealed: Buffer): Promise<boolean>
+  /** Nothing is watched any more. */
+  close(): void
+}
+
+/** An inbox on a disk of the agent's own: touched by this process. */
+export class Inbox implements InboxCalls {
   readonly directory: string
   readonly #watchers = new Map<string, FSWatcher>()
   readonly #onChange: (streamId: string | null) => void
@@ -31,7 +51,6 @@ export class Inbox {
     this.#onChange = onChange
   }
 
-  /** Folders that may be streams. */
   async streams(): Promise<string[]> {
     this.#watch(this.directory, null)
     const names: string[] = []
@@ -49,7 +68,6 @@ export class Inbox {
     return facts?.isDirectory() ? folder : undefined
   }
 
-  /** What lies there. @param listLarge listInbox() in a worker */
   async names(streamId: string, listLarge: (folder: string) => Promise<InboxNames>): Promise<InboxNames> {
     const folder = await this.folder(streamId)
     if (folder === undefined) return { parts: [], others: [] }
@@ -77,6 +95,43 @@ export class Inbox {
     }
   }
 
+  /** @param onProgress the file is on another disk, and some of it has been read */
+  async take(streamId: string, name: string, to: string, onProgress?: (bytes: number) => void): Promise<string | null> {
+    const fault = await this.inFolder(streamId, async (folder) => {
+      const file = path.join(folder, name)
+      return (await whyNoPart(file)) ?? ((await moveArrival(file, to, onProgress)) ? null : VANISHED)
+    })
+    return fault === undefined ? VANISHED : fault
+  }
+
+  async remove(streamId: string, name: string): Promise<string | null> {
+    const fault = await this.inFolder(streamId, async (folder) => {
+      const file = path.join(folder, name)
+      const found = await whyNoPart(file)
+      if (found === null) await rm(file, { force: true })
+      return found
+    })
+    return fault === undefined ? VANISHED : fault
+  }
+
+  async putAside(streamId: string, name: string, to: string): Promise<boolean> {
+    const isMoved = await this.inFolder(streamId, (folder) =>
+      rename(path.join(folder, name), to).then(
+        () => true,
+        () => false,
+      ),
+    )
+    return isMoved ?? false
+  }
+
+  async acknowledge(streamId: string, sealed: Buffer): Promise<boolean> {
+    const isWritten = await this.inFolder(streamId, async (folder) => {
+      await writeAcknowledgement(folder, sealed)
+      return true
+    })
+    return isWritten ?? false
+  }
+
   close(): void {
     for (const watcher of this.#watchers.values()) watcher.close()
     this.#watchers.clear()
@@ -100,11 +155,8 @@ export class Inbox {
   }
 }
 
-/** Why a file can be no part, whatever its name, or undefined. */
-export async function faultOf(file: string): Promise<string | undefined> {
+/** Why what lies there can be no part, whatever its name, or null. */
+async function whyNoPart(file: string): Promise<string | null> {
   const facts = await lstat(file).catch(() => undefined)
-  if (!facts) return VANISHED
-  if (!facts.isFile()) return 'it is not a regular file'
-  if (facts.nlink !== 1) return 'it has several names'
-  return facts.size > PART_FILE_LIMIT ? `${facts.size} bytes are more than a part has` : undefined
+  return facts ? faultOf(facts) : VANISHED
 }

@@ -1,14 +1,15 @@
-import { rm } from 'node:fs/promises'
+import { rename } from 'node:fs/promises'
 import path from 'node:path'
 import type { ReportEvent } from '../block/event-log.js'
 import { StorageError } from '../block/storage-error.js'
 import type { WorkerCalls } from '../block/worker-calls.js'
 import { parsePartFileName, partFileName } from '../replication-file/part-file-name.js'
 import type { ArrivalBuffer } from './arrival-buffer.js'
+import { moveArrival } from './arrival-file.js'
 import type { Declaration, VerifyJob, VerifyResult } from './destage-job.js'
 import { ForeignFiles } from './foreign-files.js'
 import type { InboundPosition } from './inbound-state.js'
-import { faultOf, type Inbox, VANISHED } from './inbox.js'
+import { type InboxCalls, VANISHED } from './inbox.js'
 import type { InboxNames } from './inbox-listing.js'
 import { type PartPlace, RefusedParts } from './refused-parts.js'
 import type { HeldPart } from './sequencer.js'
@@ -27,7 +28,7 @@ export interface IntakeOptions {
   readonly pairingId: Buffer
   readonly streamId: Buffer
   readonly secret: Buffer
-  readonly inbox: Inbox
+  readonly inbox: InboxCalls
   readonly arrivals: ArrivalBuffer
   readonly worker: WorkerCalls
   readonly position: () => InboundPosition
@@ -51,6 +52,8 @@ export class Intake {
   /** When a listing was made, and how long it took of a flooded folder. */
   #listedAtMs = Number.NEGATIVE_INFINITY
   #listingMs = 0
+  /** Perhaps moved here, by their names here: the inbox hung meanwhile, and what was under way there may have ended since. */
+  readonly #unsure = new Map<string, string>()
   /** Something may have come since, and it was too early to look. */
   #isListingDue = false
 
@@ -98,34 +101,40 @@ export class Intake {
    * @returns how many files were taken from the inbox; there may be more
    */
   async take(): Promise<number> {
-    const { inbox, position } = this.#options
+    const { arrivals } = this.#options
     await this.#list()
-    const isMore = this.#next < this.#listed.length
-    const taken = isMore ? await inbox.inFolder(position().streamId, (folder) => this.#takeFrom(folder)) : 0
+    for (const [as, name] of [...this.#unsure]) {
+      await arrivals.take(as, async () => null)
+      await this.#admit(name, as)
+      this.#unsure.delete(as)
+    }
+    const taken = await this.#takeListed()
     this.#sayForeign(this.#foreign.flush(this.#folder))
-    return taken ?? 0
+    return taken
   }
 
-  async #takeFrom(folder: string): Promise<number> {
-    const { arrivals, position } = this.#options
-    const { generation: current, appliedEpoch, removed } = position()
+  async #takeListed(): Promise<number> {
+    const { inbox, arrivals, position } = this.#options
+    const { streamId, generation: current, appliedEpoch, removed } = position()
     let taken = 0
     while (taken < intakeLimit && this.#next < this.#listed.length) {
       const name = this.#listed[this.#next++]!
       const place = parsePartFileName(name)!
       const { generation, epoch } = place
       if (generation === current && epoch > appliedEpoch + windowEpochs) continue
-      const file = path.join(folder, name)
-      const fault = await faultOf(file)
-      if (fault !== undefined) await this.#putAway(file, place, fault)
-      else if (generation < current || (generation === current && (removed || epoch <= appliedEpoch))) {
-        await rm(file, { force: true })
+      let fault: string | null
+      if (generation < current || (generation === current && (removed || epoch <= appliedEpoch))) {
+        fault = await inbox.remove(streamId, name)
       } else {
         // What is held is whole, and the source may have given it up for that: only what is whole takes its place.
         const as = this.#held.has(name) ? `${name}.tmp` : name
-        if (await arrivals.take(file, as)) await this.#admit(name, as)
-        taken += 1
+        this.#unsure.set(as, name)
+        fault = await arrivals.take(as, (to) => inbox.take(streamId, name, to))
+        this.#unsure.delete(as)
+        if (fault === null) await this.#admit(name, as)
+        if (fault === null || fault === VANISHED) taken += 1
       }
+      if (fault !== null) await this.#putAway(name, place, fault)
     }
     return taken
   }
@@ -205,7 +214,7 @@ export class Intake {
       if (error.code === 'FORMAT_TOO_NEW' && as === name) return this.#keep(name, error)
       if (error.retry === 'later') throw error
       if (error.code === 'NOT_FOUND') return
-      const place = await arrivals.setAside(file, name)
+      const place = await arrivals.setAside(name, (to) => rename(file, to).then(() => true))
       say('error', 'FILE_REFUSED', `${error.message}. It is set aside as ${place} and asked for again. ${error.hint}`)
       const claimed = parsePartFileName(name)
       if (claimed && as === name && claimed.generation >= position().generation) this.#refused.note(claimed)
@@ -221,7 +230,8 @@ export class Intake {
       // Durable before it takes the place of what is.
       if (this.#held.has(proper)) await arrivals.settle()
       await worker.call('forget', arrivals.file(proper))
-      await arrivals.take(arrivals.file(name), proper)
+      const file = arrivals.file(name)
+      await arrivals.take(proper, async (to) => ((await moveArrival(file, to)) ? null : VANISHED))
     }
     this.#held.set(proper, { ...found, name: proper })
     this.#refused.settle(found)
@@ -240,12 +250,11 @@ export class Intake {
   }
 
   /** A link, pipe or folder with the name of a part is left alone, unless the next part could not get its name then. */
-  async #putAway(file: string, place: PartPlace, fault: string): Promise<void> {
-    const { arrivals, say } = this.#options
-    const name = path.basename(file)
+  async #putAway(name: string, place: PartPlace, fault: string): Promise<void> {
+    const { inbox, arrivals, position, say } = this.#options
     if (fault === VANISHED) return
     if (!this.#isNext(place)) return this.#leave(name, fault)
-    const aside = await arrivals.setAside(file, name).catch(() => undefined)
+    const aside = await arrivals.setAside(name, (to) => inbox.putAside(position().streamId, name, to))
     if (aside === undefined) return this.#leave(name, fault)
     const text = `${JSON.stringify(path.join(this.#folder, name))} was in the way of the next part: ${fault}. It is set aside as ${aside}`
     say('warning', 'FOREIGN_FILE', text)

@@ -7,10 +7,11 @@ import { StateLog } from '../../src/daemon/state-log.js'
 import { encodeStateRecord, readState } from '../../src/daemon/state-record.js'
 import { repositoryRoot, scratchFolder } from '../fixtures/paths.js'
 import { mountSmallDisk } from '../fixtures/small-disk.js'
-import { goldenState, makeGoldenState } from '../fixtures/state-golden.js'
+import { goldenState, makeGoldenCopiedState, makeGoldenState } from '../fixtures/state-golden.js'
 import { newSeed, Random } from '../pool/model/random.js'
 
 const golden = readFileSync(join(repositoryRoot, 'test/fixtures/golden-v1.state'))
+const copied = readFileSync(join(repositoryRoot, 'test/fixtures/golden-v1-copy.state'))
 const sector = 512
 
 const filesOf = (folder: string): Buffer[] => [0, 1].map((file) => readFileSync(join(folder, `state.${file}`)))
@@ -25,6 +26,8 @@ function valuesOf(files: readonly Buffer[]): Record<string, unknown> | undefined
 t.test('the golden file is read as it always was, and written so', (t) => {
   t.same(valuesOf([Buffer.alloc(0), golden]), goldenState)
   t.same(makeGoldenState(), golden)
+  t.same(valuesOf([Buffer.alloc(0), copied]), goldenState)
+  t.same(makeGoldenCopiedState(), copied)
   t.end()
 })
 
@@ -103,6 +106,61 @@ t.test('what the disk has changed is not taken for an older state', (t) => {
   newer.writeUInt32LE(crc32c(newer.subarray(8)), 4)
   t.throws(() => valuesOf([newer, old]), { code: 'STATE_TOO_NEW' }, 'a newer agent has written it')
   t.end()
+})
+
+t.test('a bit that flips in the last record, or in its copy, takes nothing back', async (t) => {
+  const folder = scratchFolder(t, 'state-flip')
+  const store = await StateLog.open(folder)
+  const check = (what: string): void => {
+    const files = filesOf(folder)
+    const { file, tail } = readState(files, 'state')!
+    const bytes = files[file]!
+    const last = bytes.lastIndexOf('TMST', tail)
+    const copy = Math.ceil(tail / 4096) * 4096
+    const expected = valuesOf(files)
+    for (const from of [last, copy]) {
+      const step = Math.ceil((tail - last) / 150)
+      for (let done = 0; done < tail - last; done += step) {
+        const flipped = [...files]
+        flipped[file] = Buffer.from(bytes)
+        flipped[file]![from + done]! ^= 1 << (done % 8)
+        t.same(valuesOf(flipped), expected, `${what}: byte ${from + done}`)
+      }
+    }
+    const lost = [...files]
+    lost[file] = Buffer.from(bytes).fill(0, last, tail)
+    t.same(valuesOf(lost), expected, `${what}: all of it`)
+  }
+  await store.put({ a: 1, filler: 'x'.repeat(5000) })
+  check('the first commit')
+  await store.put({ a: 2 })
+  check('a short one')
+  const before = readState(filesOf(folder), 'state')!.generation
+  for (let n = 0; readState(filesOf(folder), 'state')!.generation === before; n++)
+    await store.put({ a: n, filler: `${n}${'x'.repeat(30_000)}` })
+  const { sequence } = readState(filesOf(folder), 'state')!
+  t.equal(sequence, 1n, 'all there is, in the other file')
+  check('a turn')
+  await store.close()
+})
+
+t.test('what only its copy has is written back, before the next commit takes the place of that copy', async (t) => {
+  const folder = scratchFolder(t, 'state-mend')
+  let store = await StateLog.open(folder)
+  await store.put({ a: 1 })
+  await store.close()
+  const path = join(folder, 'state.0')
+  const bytes = readFileSync(path)
+  const last = bytes.lastIndexOf('TMST')
+  const copy = bytes.indexOf('TMSC')
+  bytes[last + 20]! ^= 1
+  writeFileSync(path, bytes)
+  store = await StateLog.open(folder)
+  t.equal(store.get('a'), 1)
+  await store.put({ b: 'x'.repeat(10_000) })
+  await store.close()
+  t.not(readFileSync(path).indexOf('TMSC'), copy, 'the copy is gone')
+  t.match(valuesOf(filesOf(folder)), { a: 1, b: /^x+$/ })
 })
 
 t.test(

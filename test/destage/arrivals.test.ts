@@ -21,6 +21,7 @@ import t, { type Test } from 'tap'
 import { MiB } from '../../src/block/units.js'
 import { writeAcknowledgement } from '../../src/destage/acknowledgement-writer.js'
 import { Inbox } from '../../src/destage/inbox.js'
+import { sealAcknowledgement } from '../../src/replication-file/acknowledgement.js'
 import { PART_VERSION } from '../../src/replication-file/part-header.js'
 import { newSeed, Random } from '../pool/model/random.js'
 import { InboundRig, type MadeEpoch } from './inbound-rig.js'
@@ -401,7 +402,7 @@ t.test('a link that takes the place of the folder between a look and what follow
   rmSync(join(rig.streamFolder, 'acknowledgement'))
   await inbox.inFolder(id, async (folder) => {
     exchange()
-    await writeAcknowledgement(folder, acknowledgement, rig.secret, rig.streamId)
+    await writeAcknowledgement(folder, sealAcknowledgement(acknowledgement, rig.secret, rig.streamId))
     t.equal(await inbox.inFolder(id, async () => 'through the link'), undefined)
     putBack()
   })

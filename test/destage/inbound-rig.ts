@@ -45,7 +45,7 @@ export class InboundRig {
   stream!: InboundStream
   /** Looks at every state that is shown. */
   onApplied: (() => void | Promise<void>) | undefined
-  #inbox: Inbox | undefined
+  inbox: Inbox | undefined
   #delivered = 0
   #stop = new AbortController()
   #running: Promise<void> | undefined
@@ -65,7 +65,7 @@ export class InboundRig {
   start(more: Pick<Partial<InboundStreamOptions>, 'limits' | 'secret'> = {}): void {
     this.#stop = new AbortController()
     const inbox = new Inbox(join(this.folder, 'inbox'), () => this.stream.pause.wake())
-    this.#inbox = inbox
+    this.inbox = inbox
     this.stream = new InboundStream({
       pairingId: this.pairingId,
       streamId: this.streamId,
@@ -86,7 +86,7 @@ export class InboundRig {
 
   async stop(): Promise<void> {
     this.#stop.abort()
-    this.#inbox?.close()
+    this.inbox?.close()
     await this.#running
   }
 

@@ -12,7 +12,7 @@ import {
 import { join } from 'node:path'
 import t from 'tap'
 import { StorageError } from '../../src/block/storage-error.js'
-import { InboundRig } from './inbound-rig.js'
+import { InboundRig, type MadeEpoch } from './inbound-rig.js'
 
 const zeros = Buffer.alloc(16)
 
@@ -236,6 +236,34 @@ t.test('what is initialized again while it is being removed begins when it has a
     [],
     'its source did nothing wrong',
   )
+})
+
+t.test('what had been taken when the inbox began to hang is not lost, damaged or not', async (t) => {
+  const rig = new InboundRig(t)
+  const epochs = rig.chain(3)
+  const [one, two, three] = epochs as [MadeEpoch, MadeEpoch, MadeEpoch]
+  rig.start()
+  rig.deliver(one.name, one.bytes)
+  await rig.applied(1)
+  const inbox = rig.inbox!
+  const { take } = inbox
+  let hangs = 1
+  inbox.take = async (...given) => {
+    const fault = await take.apply(inbox, given)
+    if (hangs-- > 0) {
+      throw new StorageError('INBOX_UNAVAILABLE', { op: 'take', object: 'inbox', retry: 'later', hint: 'Wait.' })
+    }
+    return fault
+  }
+  rig.deliver(two.name, two.bytes)
+  await rig.until(() => rig.stream.status().reason.startsWith('INBOX_UNAVAILABLE'))
+  await rig.applied(2)
+  t.equal(rig.image()[0], 2)
+  t.equal(rig.told('DESTAGE_RESUMED').length, 1)
+  hangs = 1
+  rig.deliver(three.name, three.bytes.subarray(1))
+  t.equal(await rig.sendAgainUntil(3, epochs), 1)
+  t.equal(rig.told('FILE_REFUSED').length, 1)
 })
 
 t.test('an extent beyond its volume is refused before anything is written', async (t) => {

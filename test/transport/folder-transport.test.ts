@@ -77,7 +77,7 @@ await t.test(
     const mount = { kind: 'mount', path: disk.directory } as const
     remember(mount)
     const transport = folderTransport({ kind: 'folder', directory: disk.directory }, randomBytes(16), {
-      silenceMs: 1_000,
+      silenceMs: 5_000,
     })
     t.teardown(async () => {
       await disk.thaw()

@@ -3,13 +3,15 @@ import type { StreamView } from '../../../src/api/agent-operations.js'
 import { type Agent, delay } from '../../fixtures/agent.js'
 import type { PowerCutDevice } from '../../fixtures/power-cut.js'
 import type { Random } from '../../pool/model/random.js'
+import { runMoves } from './moves.js'
 import type { SlotHost } from './slot-host.js'
 
 /**
- * What happens while hosts are at work: nothing but snapshots; the copies of a stream (initialisation, mapping, catch-up,
- * another initialisation); a flush that the disk refuses, after which nobody is spared.
+ * What happens while hosts are at work: nothing but snapshots, with the volume on a file or on a device; the copies of a
+ * stream (initialisation, mapping, catch-up, another initialisation); moves of its buffer; a flush that the disk refuses, after
+ * which nobody is spared.
  */
-export type Course = 'steady' | 'copies' | 'failed-flush'
+export type Course = 'steady' | 'raw-device' | 'copies' | 'moves' | 'failed-flush'
 
 /** Cuts are made between these positions of the power-cut device. */
 export interface Phase {
@@ -55,7 +57,13 @@ const lookMs = 10
 const afterwardsMs = 400
 
 export function runCourse(course: Course, scene: Scene): Promise<void> {
-  return { steady: runSteadily, copies: runCopies, 'failed-flush': runIntoFailure }[course](scene)
+  return {
+    steady: runSteadily,
+    'raw-device': runSteadily,
+    copies: runCopies,
+    moves: runMoves,
+    'failed-flush': runIntoFailure,
+  }[course](scene)
 }
 
 async function runSteadily(scene: Scene): Promise<void> {
@@ -112,7 +120,7 @@ async function initializeUnderLoad(scene: Scene, what: string): Promise<void> {
   })
 }
 
-async function untilStream({ agent, stream }: Scene, holds: (view: StreamView) => boolean): Promise<void> {
+export async function untilStream({ agent, stream }: Scene, holds: (view: StreamView) => boolean): Promise<void> {
   const deadline = performance.now() + limitMs
   for (;;) {
     const view = await agent.streamStatus(stream!.name)

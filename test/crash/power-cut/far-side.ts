@@ -121,6 +121,11 @@ export class FarSide {
     return { tag, sectors }
   }
 
+  /** The files of an epoch as they came in, in order; undefined: not all of them did. */
+  received(generation: number, epoch: number): readonly Buffer[] | undefined {
+    return this.#worker.files(generation, epoch)
+  }
+
   /** The epochs of a generation that were seen to be applied, for a message. */
   known(generation: number): string {
     const applied = this.epochs.filter((each) => each.generation === generation).map(({ epoch }) => epoch)

@@ -6,8 +6,8 @@ import { RegionMap } from '../../../src/journal/region-map.js'
 import { checkPool } from '../../../src/pool/check.js'
 import type { Shell } from '../../fixtures/shell.js'
 import type { Random } from '../../pool/model/random.js'
-import { type Recording, stampBlocks, volumes } from './recording.js'
-import { Recovered, type RecoveredJournal, type RecoveredStream } from './recovered.js'
+import { type Recording, stampBlocks, type VolumeKind, volumes } from './recording.js'
+import { Recovered, type RecoveredJournal, type RecoveredStream, readAll } from './recovered.js'
 import { sectorIds } from './slot-host.js'
 
 /** What one process has for all its cuts. */
@@ -20,7 +20,12 @@ export interface Workplace {
   readonly recoverer: LentWorker
   /** A judge is judged: the region record is worth nothing. */
   readonly forgetsRegions?: boolean
+  /** This cut came into the recovery from another one. */
+  readonly inRecovery?: boolean
 }
+
+/** How it is said that a raw device, as the cut left it, lacks what its host was told is there. */
+export const aloneText = 'linear, the device alone'
 
 /** What is wrong with what the disk held after a cut, in words; nothing when all is well. Mounted. */
 export async function judge(
@@ -28,22 +33,30 @@ export async function judge(
   position: number,
   clocks: readonly number[],
   random: Random,
-  { run, shell, recoverer, found, forgetsRegions }: Workplace,
+  { run, shell, recoverer, found, forgetsRegions, inRecovery }: Workplace,
 ): Promise<string[]> {
   const wrong: string[] = []
   const { workload, logs, slots, snapshots, poolFile } = recording
+  const judgeVolume = async (kind: VolumeKind, path: string, bytes: Buffer, what: string): Promise<void> => {
+    const powerCut = clocks[volumes.indexOf(kind)]!
+    // What hosts write in smaller pieces may be mixed where no flush covers it: src/replication/DESIGN.md, Catching up.
+    const tornBlocks = workload.atomBytes < 4096 || Number.parseInt(workload[kind].sizes ?? '4096', 10) < 4096
+    const verdict = await shell.verify(path, logs[kind], { powerCut, tornBlocks, blocks: stampBlocks })
+    if (!verdict.ok) wrong.push(`${what}: ${JSON.stringify(verdict)}`)
+    for (const text of slots[kind].judge(bytes, position, workload.atomBytes)) wrong.push(`${what}: ${text}`)
+  }
   if (random.chance(0.3)) wrong.push(...(await checkOffline(poolFile, 'as the cut left it')))
-  const recovered = await Recovered.open(recording, run, recoverer)
+  if (workload.secondDisk === 'volume' && !inRecovery) {
+    // Whoever takes such a device away has no journal to replay. In the middle of a replay it may show what was there before.
+    const { device } = recording.device.second!
+    await judgeVolume('linear', device, await readAll(device, 'linear', workload.linearBytes), aloneText)
+  }
+  const recovered = await Recovered.open(recording, run, recoverer, random)
   const contents: Buffer[] = []
   try {
-    for (const [at, kind] of volumes.entries()) {
-      const powerCut = clocks[at]!
-      // What hosts write in smaller pieces may be mixed where no flush covers it: src/replication/DESIGN.md, Catching up.
-      const tornBlocks = workload.atomBytes < 4096 || Number.parseInt(workload[kind].sizes ?? '4096', 10) < 4096
+    for (const kind of volumes) {
       await recovered.look(kind, async (path, bytes) => {
-        const verdict = await shell.verify(path, logs[kind], { powerCut, tornBlocks, blocks: stampBlocks })
-        if (!verdict.ok) wrong.push(`${kind}: ${JSON.stringify(verdict)}`)
-        for (const text of slots[kind].judge(bytes, position, workload.atomBytes)) wrong.push(`${kind}: ${text}`)
+        await judgeVolume(kind, path, bytes, kind)
         contents.push(bytes)
       })
     }
@@ -142,7 +155,7 @@ function recordsFrom({ journal, directory, endLsn }: RecoveredJournal, cutLsn: b
 }
 
 /** What a cut has interrupted, as the disk tells. */
-function statesOf({ before, leftOver }: RecoveredStream): string[] {
+function statesOf({ before, buffer: { leftOver, interrupted } }: RecoveredStream): string[] {
   const { phase, copy, catchUp, consistentEpoch, cutEpoch, stateEpoch } = before
   const isBegun = copy !== null && (copy.slot > 0 || copy.offset > 0)
   const states = [`phase ${phase}`]
@@ -150,13 +163,14 @@ function statesOf({ before, leftOver }: RecoveredStream): string[] {
     states.push(`${isBegun ? 'in' : 'before'} ${catchUp ? 'a catch-up' : 'an initialisation'}`)
   if (phase === 'running' && !copy && consistentEpoch === 0) states.push('all copied, and no state')
   if (phase !== 'new' && consistentEpoch > 0 && cutEpoch > stateEpoch) states.push('in epochs that appear at once')
+  if (interrupted !== 'nothing') states.push(interrupted)
   if (leftOver > 0) states.push('an epoch not committed')
   return states
 }
 
 /** Nothing but whole files of epochs that count, none of them missing up to the last one. */
-function judgeBuffer({ before, epochs, files }: RecoveredStream): string[] {
-  const wrong: string[] = []
+function judgeBuffer({ before, epochs, files, buffer }: RecoveredStream): string[] {
+  const wrong: string[] = buffer.wrong.map((text) => `the buffer: ${text}`)
   const known = new Set<string>()
   for (const { file, lengthBytes } of epochs.flatMap(({ parts }) => parts)) {
     known.add(file)

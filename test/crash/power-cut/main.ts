@@ -8,12 +8,12 @@ import { parseArgs } from 'node:util'
 import { LentWorker } from '../../../src/block/lent-worker.js'
 import { recoveryWorker } from '../../../src/replication/replayed-journal.js'
 import { scratchFolder } from '../../fixtures/paths.js'
-import { anotherBoot, diskFaults } from '../../fixtures/power-cut.js'
+import { anotherBoot, type DiskFault, diskFaults } from '../../fixtures/power-cut.js'
 import { Shell } from '../../fixtures/shell.js'
 import { newSeed, Random } from '../../pool/model/random.js'
-import { judge, type Workplace } from './judge.js'
+import { aloneText, judge, type Workplace } from './judge.js'
 import { LiveSites, liveCourses } from './live.js'
-import { type Recording, record, workloads } from './recording.js'
+import { type Recording, record, type Workload, workloads } from './recording.js'
 
 const { values } = parseArgs({
   options: {
@@ -61,8 +61,7 @@ try {
     await tell(recording, from)
     const count = Math.round(((at + 1) * cuts) / chosen.length) - Math.round((at * cuts) / chosen.length)
     await judgeMany(recording, folder, random, count)
-    if (values.faults && workload.course === 'steady' && workload.name !== 'stream-ext4')
-      await judgeFaults(recording, folder, random)
+    if (values.faults) await judgeFaults(recording, folder, random)
     while (teardowns.length > kept) await teardowns.pop()!()
   }
 } finally {
@@ -99,7 +98,8 @@ async function judgeMany(recording: Recording, folder: string, random: Random, c
       // And once more, somewhere in that recovery.
       anotherBoot(base)
       await device.again(drawn.next(), workload.atomBytes)
-      for (const text of await attempt(recording, position, clocks, drawn, workplace)) wrong.push(`again: ${text}`)
+      for (const text of await attempt(recording, position, clocks, drawn, { ...workplace, inRecovery: true }))
+        wrong.push(`again: ${text}`)
       made++
     }
     if (wrong.length > 0) note(`${workload.name}, position ${position} (${JSON.stringify(cut)}), cut ${cutSeed}`, wrong)
@@ -109,14 +109,22 @@ async function judgeMany(recording: Recording, folder: string, random: Random, c
 }
 
 /**
- * The judge is judged. What a disk does wrong is seen best without a journal, which mends much of it; what the region
- * record is for, where hosts flush seldom.
+ * What a disk does wrong is seen best without a journal, which mends much of it, and on a device that is looked at alone; what
+ * the region record is for, where hosts flush seldom; that files are moved durably, on a file system of its own.
  */
+function faultsFor({ name, course }: Workload): readonly (DiskFault | 'none')[] {
+  if (name === 'alone-ext4') return diskFaults
+  if (name === 'stream-xfs') return ['none']
+  return course === 'moves' || name === 'raw-ext4' ? ['ignores-flush'] : []
+}
+
+/** The judge is judged. */
 async function judgeFaults(recording: Recording, folder: string, random: Random): Promise<void> {
   const { device, workload, phases } = recording
   const { from } = phases[0]!
-  const workplace = { run: join(folder, 'run'), shell, recoverer, found: new Map(), forgetsRegions: workload.stream }
-  for (const fault of workload.stream ? (['none'] as const) : diskFaults) {
+  for (const fault of faultsFor(workload)) {
+    const forgetsRegions = fault === 'none'
+    const workplace = { run: join(folder, 'run'), shell, recoverer, found: new Map(), forgetsRegions }
     await device.setFault(fault, random.next(), from)
     let found = 0
     let tried = 0
@@ -124,12 +132,13 @@ async function judgeFaults(recording: Recording, folder: string, random: Random)
       if (found === foundWanted) break
       await device.cut(position, cutSeed, workload.atomBytes)
       const clocks = await device.clocks(position)
-      const wrong = await attempt(recording, position, clocks, new Random(cutSeed), workplace)
+      const all = await attempt(recording, position, clocks, new Random(cutSeed), workplace)
+      const wrong = workload.course === 'raw-device' ? all.filter((text) => text.startsWith(aloneText)) : all
       tried++
       if (wrong.length === 0) continue
       if (found++ === 0) console.log(`# ${wrong[0]!.slice(0, 300)}`)
     }
-    const name = workload.stream ? 'regions-forgotten' : fault
+    const name = forgetsRegions ? 'regions-forgotten' : fault
     faultsFound[name] = (faultsFound[name] ?? 0) + found
     console.log(`# ${name}: found out by ${found} of ${tried} cuts`)
   }

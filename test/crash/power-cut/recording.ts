@@ -16,6 +16,8 @@ import { SlotHost } from './slot-host.js'
 export const stampBlocks = (3 * MiB) / 4096
 const slotsAt = 3 * MiB
 const diskBytes = 512 * MiB
+/** Of the second file system, where there is one. */
+const secondBytes = 96 * MiB
 const thinBytes = 4 * MiB
 
 /** How hosts use the volumes, what happens meanwhile, what lies on the disk, and what that disk never tears. */
@@ -25,7 +27,9 @@ export interface Workload {
   readonly fileSystem: 'ext4' | 'xfs'
   readonly atomBytes: AtomBytes
   readonly stream: boolean
-  /** Of the volume on a file. A copy takes it in steps of 32 MiB. */
+  /** Absent: it has none. */
+  readonly secondDisk?: 'file-system' | 'volume'
+  /** Of the volume on a file, or on the second disk. A copy takes it in steps of 32 MiB. */
   readonly linearBytes: number
   readonly config: string
   readonly linear: StampWriteOptions
@@ -68,6 +72,22 @@ export const workloads: readonly Workload[] = [
     ...{ name: 'copies-ext4', course: 'copies', ...ext4, stream: true, linearBytes: 72 * MiB, config: smallBuffers },
     linear: flushing,
     thin: { threads: 2, sizes: '16384', fsyncEvery: 32, rate: 300 },
+  },
+  {
+    ...{ name: 'moves-ext4', course: 'moves', ...ext4, stream: true, ...small, secondDisk: 'file-system' },
+    linear: flushing,
+    thin: seldomFlushing,
+  },
+  {
+    ...{ name: 'raw-ext4', course: 'raw-device', ...ext4, stream: true, ...small, secondDisk: 'volume' },
+    linear: flushing,
+    thin: seldomFlushing,
+  },
+  {
+    ...{ name: 'raw-xfs', course: 'raw-device', ...xfs, stream: true, ...small, secondDisk: 'volume' },
+    config: `${config}volume:\n  direct: true\n`,
+    linear: { threads: 2, sizes: '512-65536', fsyncEvery: 8, rate: 400 },
+    thin: seldomFlushing,
   },
   {
     ...{ name: 'failed-ext4', course: 'failed-flush', ...ext4, stream: true, ...small, config: longReplay },
@@ -125,9 +145,12 @@ export async function record(
 ): Promise<Recording> {
   const folder = join(base, workload.name)
   mkdirSync(folder)
-  const device = await PowerCutDevice.start(folder, diskBytes, workload.atomBytes)
+  const { secondDisk } = workload
+  const beside = secondDisk === undefined ? 0 : { volume: workload.linearBytes, 'file-system': secondBytes }[secondDisk]
+  const device = await PowerCutDevice.start(folder, diskBytes, workload.atomBytes, beside)
   test.teardown(() => device.close())
   await device.format(workload.fileSystem)
+  if (secondDisk === 'file-system') await device.formatSecond(workload.fileSystem)
   await device.mount()
   anotherBoot(base)
   const configFile = join(folder, 'config.yaml')
@@ -136,7 +159,10 @@ export async function record(
   const poolFile = join(device.mountPoint, 'pool.img')
   const pool = `pc-pool-${process.pid}`
   const names = { linear: `pc-linear-${process.pid}`, thin: `pc-thin-${process.pid}` }
-  const linear = await agent.volume(device.mountPoint, names.linear, `${workload.linearBytes}`)
+  const isRaw = secondDisk === 'volume'
+  const linear = isRaw
+    ? await adopt(agent, names.linear, device.second!.device)
+    : await agent.volume(device.mountPoint, names.linear, `${workload.linearBytes}`)
   const devices = { linear: linear.device, thin: '' }
   await agent.cli('pool', 'create', pool, '--file', poolFile, '--size', '128MiB', '--unit', '1MiB')
   await agent.cli('volume', 'create', names.thin, '--pool', pool, '--size', `${thinBytes}`)
@@ -158,7 +184,8 @@ export async function record(
   }
   for (const kind of volumes) await device.watch(logs[kind])
   const slotRuns = volumes.map((kind) => slots[kind].run(devices[kind], device.positionFile, random, stop.signal))
-  const writeback = writeBack([linear.path, poolFile], random, stop.signal)
+  // A device gets nothing but what the agent asks for: its syncs are what is looked at.
+  const writeback = writeBack(isRaw ? [poolFile] : [linear.path, poolFile], random, stop.signal)
   const hosts = Promise.allSettled([...slotRuns, writeback])
   if (isCopied) await slots.linear.fillSome()
   const phases: Phase[] = []
@@ -190,6 +217,12 @@ export async function record(
   const withFlushes = phases.map(async (each) => ({ ...each, flushes: await device.flushes(each.from, each.to) }))
   const places = { state: agent.state, poolFile }
   return { workload, device, ...places, phases: await Promise.all(withFlushes), logs, names, slots, snapshots, stream }
+}
+
+async function adopt(agent: Agent, name: string, path: string): Promise<{ device: string; path: string }> {
+  await agent.cli('volume', 'adopt', name, '--path', path)
+  const { device } = await agent.cli<{ device: string }>('volume', 'attach', name)
+  return { device, path }
 }
 
 /** As the kernel does it when it likes: a backing is on the disk before the journal is. */

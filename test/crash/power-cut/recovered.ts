@@ -1,4 +1,3 @@
-import { existsSync, readdirSync } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { LentWorker } from '../../../src/block/lent-worker.js'
@@ -11,7 +10,6 @@ import { Pool } from '../../../src/pool/pool.js'
 import { CatchUp } from '../../../src/replication/catch-up.js'
 import { RecordedVolumes } from '../../../src/replication/recorded-volumes.js'
 import { RegionKeeper } from '../../../src/replication/region-keeper.js'
-import { SourceBuffer } from '../../../src/replication/source-buffer.js'
 import { StreamHealth } from '../../../src/replication/stream-health.js'
 import { recoverStream } from '../../../src/replication/stream-recovery.js'
 import {
@@ -23,7 +21,9 @@ import {
 import type { HostVolume } from '../../../src/volume/host-volume.js'
 import { ThinVolumes } from '../../../src/volume/thin-volumes.js'
 import { Volume, type VolumeDefinition } from '../../../src/volume/volume.js'
+import type { Random } from '../../pool/model/random.js'
 import type { Recording, VolumeKind } from './recording.js'
+import { RecoveredBuffer } from './recovered-buffer.js'
 
 /** What the start of an agent made of its stream. */
 export interface RecoveredStream {
@@ -39,8 +39,7 @@ export interface RecoveredStream {
   /** What lies in the source buffer, as the state has it; and all there is. */
   readonly epochs: readonly { readonly epoch: number; readonly parts: readonly BufferedPart[] }[]
   readonly files: readonly string[]
-  /** Files that no epoch named, and that are gone. */
-  readonly leftOver: number
+  readonly buffer: RecoveredBuffer
 }
 
 export interface RecoveredJournal {
@@ -76,7 +75,7 @@ export class Recovered {
   }
 
   /** @param run a folder that no cut touches, for mount points */
-  static async open(recording: Recording, run: string, recoverer: LentWorker): Promise<Recovered> {
+  static async open(recording: Recording, run: string, recoverer: LentWorker, random: Random): Promise<Recovered> {
     const closing: (() => unknown)[] = []
     try {
       const store = await StateLog.open(recording.state)
@@ -87,7 +86,7 @@ export class Recovered {
       closing.push(() => pool.close())
       const recovered = new Recovered(recording, pool, store, run, closing)
       recovered.events.push(...events)
-      await recovered.#recoverStream(store, recoverer)
+      await recovered.#recoverStream(store, recoverer, random)
       return recovered
     } catch (error) {
       await closeAll(closing)
@@ -100,19 +99,18 @@ export class Recovered {
     return closeAll(this.#closing)
   }
 
-  async #recoverStream(store: StateLog, recoverer: LentWorker): Promise<void> {
+  async #recoverStream(store: StateLog, recoverer: LentWorker, random: Random): Promise<void> {
     if (!this.#recording.stream) return
-    const { name } = this.#recording.stream
+    const { name, far } = this.#recording.stream
     const definition = store.get<StreamDefinition>(`stream/${name}`)
     if (!definition) throw new Error('the agent has forgotten its stream')
     const folder = join(this.#recording.state, 'buffer', `${name}-${definition.id.slice(0, 8)}`)
     const say = ({ code, text }: { code: string; text: string }): void => void this.events.push(`${code}: ${text}`)
     const state = new StreamState(store, name)
     const before = state.position
-    const files = join(folder, 'files')
-    const listed = (): string[] => (existsSync(files) ? readdirSync(files) : [])
-    const leftOver = listed().length - [...state.epochs.values()].flatMap(({ parts }) => parts).length
-    if (before.phase === 'running' || before.phase === 'mapping') await new SourceBuffer({ home: files, state }).open()
+    const buffer = new RecoveredBuffer(join(folder, 'files'), state)
+    this.#closing.push(() => buffer.close())
+    if (before.phase === 'running' || before.phase === 'mapping') await buffer.open(before.generation, far, random)
     const regions = new RegionKeeper({
       path: join(folder, 'regions'),
       catchUpPath: join(folder, 'catch-up'),
@@ -171,10 +169,10 @@ export class Recovered {
       volumeBytes: definition.volumes.map(({ sizeBytes }) => sizeBytes),
       epochs: [...state.epochs.values()].map(({ epoch, parts }) => ({
         epoch,
-        parts: parts.map(({ name, lengthBytes }) => ({ file: join(files, name), lengthBytes })),
+        parts: parts.map(({ name, lengthBytes }) => ({ file: buffer.file(name), lengthBytes })),
       })),
-      files: listed().map((each) => join(files, each)),
-      leftOver,
+      files: buffer.files,
+      buffer,
     }
   }
 
@@ -184,11 +182,12 @@ export class Recovered {
 
   /** Look at a volume where its bytes can be read. They are valid until the next cut. */
   async look<T>(kind: VolumeKind, judge: (path: string, bytes: Buffer) => Promise<T>): Promise<T> {
-    if (kind === 'linear') return judge(this.#linear.path, await readAll(this.#linear.path, kind))
+    if (kind === 'linear')
+      return judge(this.#linear.path, await readAll(this.#linear.path, kind, this.#linear.sizeBytes))
     const volume = this.#thinVolume()
     await volume.hold()
     try {
-      return await judge(volume.path, await readAll(volume.path, kind))
+      return await judge(volume.path, await readAll(volume.path, kind, volume.sizeBytes))
     } finally {
       await volume.release()
     }
@@ -204,10 +203,10 @@ const memory = new Map<VolumeKind, Buffer>()
 /** What a front end serves is read by whole sectors: the kernel splits larger reads oddly. */
 const pieceBytes = MiB / 2
 
-async function readAll(path: string, kind: VolumeKind): Promise<Buffer> {
+/** @returns valid until this kind is read again */
+export async function readAll(path: string, kind: VolumeKind, size: number): Promise<Buffer> {
   const file = await open(path, 'r')
   try {
-    const { size } = await file.stat()
     const known = memory.get(kind)
     const bytes = known?.length === size ? known : Buffer.alloc(size)
     memory.set(kind, bytes)
