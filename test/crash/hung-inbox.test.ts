@@ -49,13 +49,13 @@ const equal = async (name: string): Promise<string> =>
 
 /** Whatever else the agent does goes on. */
 async function goesOn(t: Test, title: string): Promise<void> {
-  await write('well')
-  const flushed = flush(source, 'well').then(() => 'flushed')
+  await write('inbox-well')
+  const flushed = flush(source, 'inbox-well').then(() => 'flushed')
   t.equal(await Promise.race([flushed, delay(commandMs).then(() => 'it waits')]), 'flushed', title)
-  t.equal(await equal('well'), '', title)
+  t.equal(await equal('inbox-well'), '', title)
 }
-await pair(source, destination, { via: 'https' }, 'well')
-await mirrored('well', 'well')
+await pair(source, destination, { via: 'https' }, 'inbox-well')
+await mirrored('inbox-well', 'inbox-well')
 
 t.test('an inbox in which writing hangs holds up nothing else, and its streams go on by themselves', async (t) => {
   const disk = await mountFreezableDisk(folder, 512 * MiB)
@@ -66,7 +66,7 @@ t.test('an inbox in which writing hangs holds up nothing else, and its streams g
     forget({ kind: 'mount', path: disk.directory })
   })
   await pair(source, destination, { via: 'folder', folder: disk.directory }, 'share')
-  const names = Array.from({ length: streamCount }, (_, index) => `hung-${index}`)
+  const names = Array.from({ length: streamCount }, (_, index) => `hung-inbox-${index}`)
   for (const name of names) await mirrored(name, 'share')
 
   // What has arrived when the share hangs is taken, and cannot be removed.

@@ -25,7 +25,7 @@ const causes: Record<string, [Change, RegExp]> = {
     also({ obstacle: { code: 'SEQUENCE_FORK', hint: 'Initialize.', retry: 'never' } }),
     /SEQUENCE_FORK: Initialize/,
   ],
-  'a disk, a pool or an image cannot be used': [
+  'a disk, a pool, an image or the inbox cannot be used': [
     also({ obstacle: { code: 'POOL_FULL', hint: 'Extend.', retry: 'later' } }),
     /POOL_FULL: Extend/,
   ],
