@@ -50,6 +50,8 @@ ProcessMemory protectProcess(const std::string& program, std::vector<std::string
     std::vector<char*> arguments;
     for (std::string& word : words) arguments.push_back(word.data());
     arguments.push_back(nullptr);
+    // Node has marked them to be closed then: its log would go to /dev/null.
+    for (const int standard : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) (void)fcntl(standard, F_SETFD, 0);
     execv(program.c_str(), arguments.data());
     // Threads that begin from here on have it, those that were there have not.
   }
