@@ -8,8 +8,8 @@ import { LentWorker } from '../block/lent-worker.js'
 import { checkName } from '../block/names.js'
 import type { StateStore } from '../block/state-store.js'
 import { StorageError } from '../block/storage-error.js'
-import type { WorkerCalls } from '../block/worker-calls.js'
 import type { Intercept } from '../intercept/addon.js'
+import type { PackWorkers } from '../replication/pack-workers.js'
 import { recoveryWorker } from '../replication/replayed-journal.js'
 import { SourceStream } from '../replication/source-stream.js'
 import { defaultPolicy, type StreamDefinition, type StreamPolicy } from '../replication/stream-state.js'
@@ -43,7 +43,7 @@ export interface StreamsOptions {
   readonly poolOf: (volume: string) => string | undefined
   readonly destinations: Destinations
   readonly placement: Placement
-  readonly packer: WorkerCalls
+  readonly packers: PackWorkers
   readonly report: ReportEvent
   /** What a stream that had failed kept from their hosts; it records again, or is gone. */
   readonly attachAgain: (volumes: readonly string[]) => void
@@ -339,7 +339,7 @@ export class Streams {
   }
 
   #admit(definition: StreamDefinition): SourceStream {
-    const { store, intercept, config, volumes, destinations, packer, report } = this.#options
+    const { store, intercept, config, volumes, destinations, packers, report } = this.#options
     const { pairing, transport } = destinations.get(definition.destination)
     const directory = path.join(config.bufferDirectory, folderName(definition))
     const stream: SourceStream = new SourceStream({
@@ -365,7 +365,7 @@ export class Streams {
       bufferDirectory: path.join(directory, 'files'),
       bufferLimitBytes: config.bufferLimitBytes,
       transport,
-      packer,
+      packer: packers.of(definition.id),
       report,
       onRecovered: () => this.#attachAgain(stream),
     })
