@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <fstream>
 
 #include "unique_fd.h"
@@ -18,6 +19,10 @@ namespace {
 
 /** The keeper has -1000, the agent's workers -500. */
 constexpr char score[] = "-900";
+
+/** Threads for files, of the agent and of each worker. libuv has four: as many calls to a disk that hangs, and nothing is recorded any more. */
+constexpr char fileThreads[] = "64";
+constexpr char fileThreadsName[] = "UV_THREADPOOL_SIZE";
 
 bool writeScore() {
   const UniqueFd file(open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC));
@@ -39,10 +44,14 @@ ProcessMemory protectProcess(const std::string& program, std::vector<std::string
   leaveNoCore();
   ProcessMemory memory;
   memory.flusher = prctl(PR_GET_IO_FLUSHER, 0, 0, 0, 0) == 1;
-  if (!memory.flusher && prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) == 0) {
+  const bool becomesFlusher = !memory.flusher && prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) == 0;
+  const bool becomesWider = std::getenv(fileThreadsName) == nullptr && setenv(fileThreadsName, fileThreads, 0) == 0;
+  if (becomesFlusher || becomesWider) {
     std::vector<char*> arguments;
     for (std::string& word : words) arguments.push_back(word.data());
     arguments.push_back(nullptr);
+    // Node has marked them to be closed then: its log would go to /dev/null.
+    for (const int standard : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) (void)fcntl(standard, F_SETFD, 0);
     execv(program.c_str(), arguments.data());
     // Threads that begin from here on have it, those that were there have not.
   }

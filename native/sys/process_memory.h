@@ -22,8 +22,8 @@ struct ProcessMemory {
 
 /**
  * Once, first of all. The threads of V8 and libuv exist before any code of ours runs, and a thread can be made an I/O
- * flusher only by itself: so this one becomes one and executes the same program again, whose threads inherit it all.
- * Then it does not return. What cannot be done for want of a privilege is left out.
+ * flusher only by itself: so this one becomes one and executes the same program again, whose threads inherit it all, and
+ * which has more threads for files (UV_THREADPOOL_SIZE, unless it is set). Then it does not return. What cannot be done for want of a privilege is left out.
  *
  * From here on neither it nor what it starts leaves a core dump.
  *

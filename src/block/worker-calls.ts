@@ -110,7 +110,7 @@ export class WorkerCalls {
 
   #start(): ChildProcess {
     if (this.#worker) return this.#worker
-    const worker = fork(fileURLToPath(this.#script), [], {
+    const worker = fork(fileURLToPath(this.#script), [`${process.pid}`], {
       execPath: 'setpriv',
       execArgv: ['--pdeathsig', 'KILL', process.execPath, ...process.execArgv],
       serialization: 'advanced',
@@ -177,6 +177,8 @@ type Methods = Record<string, (argument: never, tell: (progress: unknown) => voi
  * @param beside methods that take no turn: they wait for something, and others are answered meanwhile
  */
 export function serveCalls(methods: Methods, beside: Methods = {}): void {
+  // Whoever started it died before the kernel knew that it is to end then: what was asked of it is not wanted any more.
+  if (process.ppid !== Number(process.argv[2])) process.exit()
   takeWorkerScore()
   let last: Promise<void> = Promise.resolve()
   const reply = (answer: Reply): void => {

@@ -18,13 +18,12 @@ import type {
 import type { AgentEvent } from '../block/event-log.js'
 import { StorageError } from '../block/storage-error.js'
 import type { Intercept } from '../intercept/addon.js'
-import { describeEndpoint } from '../transport/pairing.js'
 import type { ImageCopies } from '../volume/image-copies.js'
 import { attachWanted } from './attachments.js'
-import type { Destination, Destinations } from './destinations.js'
+import { type Destination, type Destinations, destinationView } from './destinations.js'
 import type { EventJournal } from './event-journal.js'
 import type { InboundStreams } from './inbound-streams.js'
-import { OperatorChanges } from './operator-changes.js'
+import { OperatorChanges, StreamChanges } from './operator-changes.js'
 import type { Pairings } from './pairings.js'
 import type { PathVolumes } from './path-volumes.js'
 import type { Pools } from './pools.js'
@@ -54,6 +53,7 @@ export interface AgentParts {
 export class Agent implements AgentOperations {
   readonly #parts: AgentParts
   readonly #changes = new OperatorChanges()
+  readonly #streamChanges = new StreamChanges()
 
   constructor(parts: AgentParts) {
     this.#parts = parts
@@ -279,7 +279,7 @@ export class Agent implements AgentOperations {
   }
 
   streamInitialize(name: string): Promise<StreamView> {
-    return this.#parts.streams.initialize(name)
+    return this.#streamChanges.run(name, () => this.#parts.streams.initialize(name))
   }
 
   streamVerify(name: string, repair: boolean | null): Promise<StreamView> {
@@ -305,23 +305,29 @@ export class Agent implements AgentOperations {
   }
 
   async streamSet(name: string, policy: StreamPolicyChange): Promise<StreamView> {
-    return this.#changes.run(async () => this.#parts.streams.view(await this.#parts.streams.set(name, policy)))
+    return this.#parts.streams.view(await this.#parts.streams.set(name, policy))
   }
 
   bufferMove(stream: string, directory: string | null): Promise<StreamView> {
-    return this.#changes.run(() => this.#parts.streams.moveBuffer(stream, directory))
+    const { streams } = this.#parts
+    const move = () => this.#streamChanges.run(stream, () => streams.moveBuffer(stream, directory))
+    // Back to where it came from: no volume lies there.
+    return directory === null ? move() : this.#changes.runBounded(move)
   }
 
   async streamPause(name: string): Promise<StreamView> {
-    return this.#changes.run(async () => this.#parts.streams.view(await this.#parts.streams.setPaused(name, true)))
+    return this.#parts.streams.view(await this.#parts.streams.setPaused(name, true))
   }
 
   async streamResume(name: string): Promise<StreamView> {
-    return this.#changes.run(async () => this.#parts.streams.view(await this.#parts.streams.setPaused(name, false)))
+    const { streams } = this.#parts
+    const stream = await streams.setPaused(name, false)
+    await this.#streamChanges.run(name, () => stream.resume())
+    return streams.view(stream)
   }
 
   streamRemove(name: string): Promise<void> {
-    return this.#changes.run(() => this.#parts.streams.remove(name))
+    return this.#streamChanges.run(name, () => this.#parts.streams.remove(name))
   }
 
   async inboundList(): Promise<InboundView[]> {
@@ -335,7 +341,7 @@ export class Agent implements AgentOperations {
   inboundRemove(name: string, yes: boolean): Promise<void> {
     const op = 'inbound remove'
     const { inbound, volumes, thin } = this.#parts
-    return this.#changes.run(async () => {
+    return this.#changes.runBounded(async () => {
       const { stream, id, volumes: arriving } = inbound.show(name)
       const copies = thin.arriving(arriving.flatMap(({ volume }) => volume ?? []))
       for (const copy of copies) thin.checkRemovable(op, copy)
@@ -378,22 +384,7 @@ export class Agent implements AgentOperations {
     return volumes.view(volumes.get(name), stream, thin.imageView(name))
   }
 
-  #destinationView({ name, pairing }: Destination): DestinationView {
-    const streams = this.#parts.streams.toDestination(name)
-    const down = streams.find(({ link }) => link !== null)?.link
-    const state = down ? 'down' : streams.some(({ position }) => position.sentEpoch > 0) ? 'up' : 'unknown'
-    const reason = {
-      up: 'transfers work',
-      down: down ? `${down.code}: ${down.hint}` : '',
-      unknown: `nothing was sent yet; try: tidemark destination test ${name}`,
-    }[state]
-    return {
-      name,
-      kind: pairing.endpoint.kind,
-      endpoint: describeEndpoint(pairing.endpoint),
-      state,
-      reason,
-      streams: streams.map(({ definition }) => definition.name),
-    }
+  #destinationView(destination: Destination): DestinationView {
+    return destinationView(destination, this.#parts.streams.toDestination(destination.name))
   }
 }

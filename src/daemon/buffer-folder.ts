@@ -1,6 +1,7 @@
 import { readdir, stat, statfs } from 'node:fs/promises'
 import path from 'node:path'
 import { errnoOf, StorageError } from '../block/storage-error.js'
+import type { StreamDefinition } from '../replication/stream-state.js'
 import { checkOwnFolder } from './own-folder.js'
 import type { Placement } from './placement.js'
 
@@ -9,6 +10,11 @@ const streamFolder = /-[0-9a-f]{8}$/
 /** A file system that was just made has it. */
 const foundByFsck = 'lost+found'
 const op = 'buffer move'
+
+/** Of a stream, below a buffer directory. */
+export function folderName({ name, id }: StreamDefinition): string {
+  return `${name}-${id.slice(0, 8)}`
+}
 
 export interface BufferFolderRequest {
   /** What the operator named: used as `buffer.directory` is. */

@@ -1,7 +1,9 @@
+import type { DestinationView } from '../api/agent-operations.js'
 import { checkName } from '../block/names.js'
 import { StorageError } from '../block/storage-error.js'
+import type { SourceStream } from '../replication/source-stream.js'
 import { openTransport } from '../transport/open-transport.js'
-import type { Pairing } from '../transport/pairing.js'
+import { describeEndpoint, type Pairing } from '../transport/pairing.js'
 import { formatPairing, parsePairing } from '../transport/pairing-string.js'
 import type { Transport } from '../transport/transport.js'
 import type { SecretFiles } from './secret-files.js'
@@ -68,5 +70,24 @@ export class Destinations {
     const destination = { name, pairing, transport: openTransport(pairing) }
     this.#destinations.set(name, destination)
     return destination
+  }
+}
+
+/** @param streams those that send there: they know whether transfers work */
+export function destinationView({ name, pairing }: Destination, streams: readonly SourceStream[]): DestinationView {
+  const down = streams.find(({ link }) => link !== null)?.link
+  const state = down ? 'down' : streams.some(({ position }) => position.sentEpoch > 0) ? 'up' : 'unknown'
+  const reason = {
+    up: 'transfers work',
+    down: down ? `${down.code}: ${down.hint}` : '',
+    unknown: `nothing was sent yet; try: tidemark destination test ${name}`,
+  }[state]
+  return {
+    name,
+    kind: pairing.endpoint.kind,
+    endpoint: describeEndpoint(pairing.endpoint),
+    state,
+    reason,
+    streams: streams.map(({ definition }) => definition.name),
   }
 }

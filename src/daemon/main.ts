@@ -7,6 +7,7 @@ import { makeFolder } from '../block/durable-file.js'
 import { errnoOf, StorageError } from '../block/storage-error.js'
 import { WorkerCalls } from '../block/worker-calls.js'
 import { intercept } from '../intercept/intercept.js'
+import { PackWorkers } from '../replication/pack-workers.js'
 import type { FrontEndOptions } from '../volume/front-end.js'
 import { ImageCopies } from '../volume/image-copies.js'
 import { ThinVolumes } from '../volume/thin-volumes.js'
@@ -66,7 +67,7 @@ export async function runAgent(options: AgentOptions): Promise<void> {
   endOnUncaught(stateDirectory, report)
   reportUnprotected(stateDirectory, report)
   const store = await StateLog.open(stateDirectory)
-  const packer = new WorkerCalls(new URL('../replication/pack-worker.js', import.meta.url))
+  const packers = new PackWorkers()
   const destager = new WorkerCalls(new URL('../destage/destage-worker.js', import.meta.url))
   const secrets = (name: string): SecretFiles => new SecretFiles(path.join(stateDirectory, name))
 
@@ -133,7 +134,7 @@ export async function runAgent(options: AgentOptions): Promise<void> {
   const attachAgain = (names: readonly string[]): void =>
     void attachWanted(volumes, streams, report, (name) => names.includes(name))
   const streams: Streams = new Streams({
-    ...{ store, intercept, config, volumes, destinations, placement, packer, report, attachAgain },
+    ...{ store, intercept, config, volumes, destinations, placement, packers, report, attachAgain },
     poolOf: (volume) => pools.ofVolume(volume)?.id,
   })
   const inbound = new InboundStreams({
@@ -216,7 +217,7 @@ export async function runAgent(options: AgentOptions): Promise<void> {
   await streams.stop()
   await pools.close()
   await destinations.close()
-  await packer.close()
+  await packers.close()
   await destager.close()
   report({ severity: 'info', code: 'AGENT_STOPPED', object: stateDirectory, text: `by ${signal}` })
   await store.close()

@@ -7,7 +7,7 @@ let missing: string[] = []
 
 /**
  * Protect this process from waiting for itself. Called before anything else is opened, or even loaded: the program may
- * begin again in the same process, and then what was opened is gone.
+ * begin again in the same process, and then what was opened is gone, but for the standard descriptors.
  */
 export function protectProcess(): void {
   const words = [process.argv0, ...process.execArgv, ...process.argv.slice(1)]

@@ -3,18 +3,19 @@ import path from 'node:path'
 import type { StreamView } from '../api/agent-operations.js'
 import { eachOf } from '../block/each.js'
 import type { ReportEvent } from '../block/event-log.js'
+import { Exclusive } from '../block/exclusive.js'
 import { LentWorker } from '../block/lent-worker.js'
 import { checkName } from '../block/names.js'
 import type { StateStore } from '../block/state-store.js'
 import { StorageError } from '../block/storage-error.js'
-import type { WorkerCalls } from '../block/worker-calls.js'
 import type { Intercept } from '../intercept/addon.js'
+import type { PackWorkers } from '../replication/pack-workers.js'
 import { recoveryWorker } from '../replication/replayed-journal.js'
 import { SourceStream } from '../replication/source-stream.js'
 import { defaultPolicy, type StreamDefinition, type StreamPolicy } from '../replication/stream-state.js'
 import { deriveStreamSecret } from '../replication-file/keys.js'
 import type { HostVolume } from '../volume/host-volume.js'
-import { newBufferFolder } from './buffer-folder.js'
+import { folderName, newBufferFolder } from './buffer-folder.js'
 import type { AgentConfig } from './config.js'
 import type { Destinations } from './destinations.js'
 import { checkHeadroom } from './headroom.js'
@@ -42,7 +43,7 @@ export interface StreamsOptions {
   readonly poolOf: (volume: string) => string | undefined
   readonly destinations: Destinations
   readonly placement: Placement
-  readonly packer: WorkerCalls
+  readonly packers: PackWorkers
   readonly report: ReportEvent
   /** What a stream that had failed kept from their hosts; it records again, or is gone. */
   readonly attachAgain: (volumes: readonly string[]) => void
@@ -64,6 +65,8 @@ export class Streams {
   readonly #byVolume = new Map<string, SourceStream>()
   /** Replays the journals of streams that are opened together: a process for each would be most of the time of a start. */
   readonly #recoverer = new LentWorker(recoveryWorker)
+  /** Held while a definition is recorded or removed. Nothing waits for another disk than that of the state there. */
+  readonly #records = new Exclusive()
   /** Of the buffer with a volume, by stream. */
   readonly #sharedDisks = new Map<string, string | null>()
   readonly #watch = setInterval(() => {
@@ -213,12 +216,14 @@ export class Streams {
   }
 
   /** What is not given stays. */
-  async set(name: string, change: Partial<StreamPolicy>): Promise<SourceStream> {
-    const stream = this.get(name)
-    const policy = { ...stream.policy, ...change }
-    await this.#record({ ...stream.definition, policy })
-    stream.setPolicy(policy)
-    return stream
+  set(name: string, change: Partial<StreamPolicy>): Promise<SourceStream> {
+    return this.#records.run(async () => {
+      const stream = this.get(name)
+      const policy = { ...stream.policy, ...change }
+      await this.#record({ ...stream.definition, policy })
+      stream.setPolicy(policy)
+      return stream
+    })
   }
 
   /**
@@ -253,11 +258,14 @@ export class Streams {
     return this.view(stream)
   }
 
-  async setPaused(name: string, paused: boolean): Promise<SourceStream> {
-    const stream = this.get(name)
-    await this.#record({ ...stream.definition, paused })
-    await stream.setPaused(paused)
-    return stream
+  /** At once, whatever the stream waits for. */
+  setPaused(name: string, paused: boolean): Promise<SourceStream> {
+    return this.#records.run(async () => {
+      const stream = this.get(name)
+      await this.#record({ ...stream.definition, paused })
+      stream.setPaused(paused)
+      return stream
+    })
   }
 
   async remove(name: string): Promise<void> {
@@ -265,8 +273,10 @@ export class Streams {
     const { state } = stream.status()
     await stream.remove()
     // The definition goes last: after a crash the removal can be asked for again.
-    await this.#options.store.remove([`stream/${name}`])
-    this.#dismiss(stream)
+    await this.#records.run(async () => {
+      await this.#options.store.remove([`stream/${name}`])
+      this.#dismiss(stream)
+    })
     if (state === 'failed') this.#attachAgain(stream)
   }
 
@@ -329,7 +339,7 @@ export class Streams {
   }
 
   #admit(definition: StreamDefinition): SourceStream {
-    const { store, intercept, config, volumes, destinations, packer, report } = this.#options
+    const { store, intercept, config, volumes, destinations, packers, report } = this.#options
     const { pairing, transport } = destinations.get(definition.destination)
     const directory = path.join(config.bufferDirectory, folderName(definition))
     const stream: SourceStream = new SourceStream({
@@ -355,7 +365,7 @@ export class Streams {
       bufferDirectory: path.join(directory, 'files'),
       bufferLimitBytes: config.bufferLimitBytes,
       transport,
-      packer,
+      packer: packers.of(definition.id),
       report,
       onRecovered: () => this.#attachAgain(stream),
     })
@@ -385,9 +395,4 @@ function missing(stream: string, volume: string): never {
     retry: 'later',
     hint: `Its pool is not open here. See: tidemark pool list; import the pool, then the stream goes on, or: tidemark stream remove ${stream}`,
   })
-}
-
-/** Of a stream, below a buffer directory. */
-function folderName({ name, id }: StreamDefinition): string {
-  return `${name}-${id.slice(0, 8)}`
 }

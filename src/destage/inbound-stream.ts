@@ -120,13 +120,17 @@ export class InboundStream {
    * Steps: (1) the removal is recorded, (2) images and files go, (3) the volumes are recorded as gone. After a crash
    * behind (1) the next agent does the rest; (2) before (1) would leave a stream whose images nobody has.
    *
-   * @throws StorageError VOLUME_OPEN, HAS_SNAPSHOTS, POOL_MISSING: it is tried again until that is mended
+   * @throws StorageError VOLUME_OPEN, HAS_SNAPSHOTS, POOL_MISSING, DESTINATION_UNAVAILABLE: it is tried again until that is mended
    */
   async remove(): Promise<void> {
     await this.#boundary.run(async () => {
       await this.#state.move({ removed: true, consistent: false, intent: 0 })
       this.#obstacle = null
-      await this.#opening.run(() => this.#clear())
+      await this.#opening
+        .run(() => this.#clear())
+        .catch((error) => {
+          throw asStorageError(error, this.#options.directory)
+        })
     })
     this.pause.wake()
   }

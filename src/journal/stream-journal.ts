@@ -5,7 +5,7 @@ import { makeFolder } from '../block/durable-file.js'
 import type { LentWorker } from '../block/lent-worker.js'
 import { formatBytes } from '../block/size.js'
 import type { StateStore } from '../block/state-store.js'
-import { StorageError } from '../block/storage-error.js'
+import { errnoOf, StorageError } from '../block/storage-error.js'
 import { type Lsn, lsn } from '../block/units.js'
 import type { Intercept, JournalCounters, JournalEvent, NativeJournal } from '../intercept/addon.js'
 import type { Recovered, RecoveryOptions } from './recovery.js'
@@ -81,12 +81,14 @@ export class StreamJournal {
   /**
    * A new, empty journal in place of whatever the folder held.
    * @param startLsn a multiple of the size of a segment: beyond every LSN of the one before, when the stream goes on
-   * @throws StorageError JOURNAL_NO_SPACE
+   * @throws StorageError JOURNAL_NO_SPACE, JOURNAL_UNAVAILABLE
    */
   static async create(options: StreamJournalOptions, startLsn: Lsn = lsn(0n)): Promise<StreamJournal> {
-    await rm(options.directory, { recursive: true, force: true })
-    await makeFolder(options.directory)
-    await mustHaveRoom(options)
+    await mustBeUsable(options, async () => {
+      await removeJournal(options.directory)
+      await makeFolder(options.directory)
+      await mustHaveRoom(options)
+    })
     const state: JournalState = {
       journalId: randomBytes(16).toString('hex'),
       segmentBytes: options.segmentBytes,
@@ -143,9 +145,9 @@ export class StreamJournal {
     return this.#record({ bootId: currentBootId() })
   }
 
-  static async forget(state: StateStore, stream: string, directory: string): Promise<void> {
-    await state.remove([stateKey(stream)])
-    await rm(directory, { recursive: true, force: true })
+  /** What is in its folder counts for nothing any more. */
+  static forget(state: StateStore, stream: string): Promise<void> {
+    return state.remove([stateKey(stream)])
   }
 
   get id(): Buffer {
@@ -225,6 +227,11 @@ export class StreamJournal {
   }
 }
 
+/** Its folder, with all that is in it. It was forgotten, or a new one takes its place. */
+export function removeJournal(directory: string): Promise<void> {
+  return rm(directory, { recursive: true, force: true })
+}
+
 const nothingRecovered: RecoveryReport = { records: 0, voids: 0, afterPowerCut: false }
 
 function stateKey(stream: string): string {
@@ -234,6 +241,22 @@ function stateKey(stream: string): string {
 /** Changes with every start of the machine. Source: Linux, random(4), /proc/sys/kernel/random/boot_id. */
 function currentBootId(): string {
   return readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim()
+}
+
+/** What a file system refuses is an operator's to mend. */
+async function mustBeUsable({ directory }: StreamJournalOptions, use: () => Promise<void>): Promise<void> {
+  try {
+    await use()
+  } catch (cause) {
+    if (errnoOf(cause) === undefined || cause instanceof StorageError) throw cause
+    throw new StorageError('JOURNAL_UNAVAILABLE', {
+      op: 'journal create',
+      object: directory,
+      cause,
+      retry: 'later',
+      hint: 'Check the file system of the buffer directory (see dmesg), then try again.',
+    })
+  }
 }
 
 /** The first segment is made with the first record: by then it is too late to say no. @throws StorageError */

@@ -1,8 +1,8 @@
 import { constants } from 'node:fs'
-import { copyFile, link, open, readdir, rename, rm, rmdir } from 'node:fs/promises'
+import { copyFile, link, mkdir, open, readdir, rename, rm, rmdir } from 'node:fs/promises'
 import path from 'node:path'
 import { syncDirectory } from '../block/durable-file.js'
-import { errnoOf } from '../block/storage-error.js'
+import { errnoOf, StorageError } from '../block/storage-error.js'
 
 /** What a source buffer does to its files: one call is one step that a crash can come before or after. */
 export interface BufferFiles {
@@ -73,5 +73,37 @@ async function copyDurably(files: BufferFiles, from: string, to: string): Promis
   } catch (error) {
     await files.remove(temporary).catch(() => undefined)
     throw error
+  }
+}
+
+/** Of files that nobody needs any more, and that cannot be removed. */
+export function leftText(where: string, cause: unknown): string {
+  return `Files that are not needed any more could not be removed; remove them when the disk is mended: ${where} (${cause})`
+}
+
+/** Make a folder so that a power cut does not take it back. */
+export async function makeDurably(directory: string): Promise<void> {
+  const first = await mkdir(directory, { recursive: true, mode: 0o700 })
+  if (first === undefined) return
+  const above = path.dirname(first)
+  for (let folder = directory; ; folder = path.dirname(folder)) {
+    await syncDirectory(folder)
+    if (folder === above) return
+  }
+}
+
+/** What a file system refuses is an operator's to mend. @throws StorageError BUFFER_UNAVAILABLE */
+export async function asBufferFault(directory: string, use: () => Promise<void>): Promise<void> {
+  try {
+    await use()
+  } catch (cause) {
+    if (cause instanceof StorageError || errnoOf(cause) === undefined) throw cause
+    throw new StorageError('BUFFER_UNAVAILABLE', {
+      op: 'source buffer',
+      object: directory,
+      cause,
+      retry: 'later',
+      hint: 'Check the file system of the source buffer (see dmesg), then try again.',
+    })
   }
 }

@@ -1,5 +1,5 @@
 import type { RegionMap } from '../journal/region-map.js'
-import { type CopySource, planCopy } from './copy-planner.js'
+import type { CopyPlan } from './copy-planner.js'
 import { type CopyPiece, EPOCH_COPY_LIMIT } from './pack-job.js'
 import type { RegionKeeper } from './region-keeper.js'
 import {
@@ -9,12 +9,7 @@ import {
   type StreamPosition,
   type StreamState,
 } from './stream-state.js'
-
-/** What an epoch copies, and where the copy stands after it; null when all was copied. */
-export interface CopyPlan {
-  readonly pieces: CopyPiece[]
-  readonly next: CopyCursor | null
-}
+import type { VolumeFile } from './volume-file.js'
 
 /**
  * Regions that are sent again as they are now, in epochs of which only the last one is a state: the far side shows them
@@ -60,9 +55,9 @@ export class CatchUp {
     this.#map = map
   }
 
-  /** The next pieces, of an initialisation or of a catch-up. */
-  async plan(volumes: readonly CopySource[], cursor: CopyCursor): Promise<CopyPlan> {
-    return this.#map ? planRegions(volumes, cursor, this.#map) : planCopy(volumes, cursor)
+  /** The next pieces of a catch-up; null while an initialisation copies. */
+  plan(volumes: readonly VolumeFile[], cursor: CopyCursor): CopyPlan | null {
+    return this.#map ? planRegions(volumes, cursor, this.#map) : null
   }
 
   doneBytes(cursor: CopyCursor): number {
@@ -81,7 +76,7 @@ export class CatchUp {
 }
 
 /** At most one epoch's worth of the regions in the map, from the cursor on, zeros and all. */
-export function planRegions(volumes: readonly CopySource[], cursor: CopyCursor, map: RegionMap): CopyPlan {
+export function planRegions(volumes: readonly VolumeFile[], cursor: CopyCursor, map: RegionMap): CopyPlan {
   const pieces: CopyPiece[] = []
   let { slot, offset } = cursor
   let room = EPOCH_COPY_LIMIT

@@ -1,14 +1,17 @@
 import { type CopyPiece, EPOCH_COPY_LIMIT } from './pack-job.js'
 import type { CopyCursor, StreamVolume } from './stream-state.js'
+import type { SparseVolume, VolumeFile } from './volume-file.js'
 
-/** A volume as an initialisation reads it. */
-export interface CopySource {
-  readonly index: number
-  /** What a worker opens. */
-  readonly path: string
-  readonly sizeBytes: number
-  /** Where its data begin at or after an offset; undefined when only zeros follow. */
-  readonly nextData: (offset: number) => Promise<number | undefined>
+/** What an epoch copies, and where the copy stands after it; null when all was copied. */
+export interface CopyPlan {
+  readonly pieces: CopyPiece[]
+  readonly next: CopyCursor | null
+}
+
+/** The next epoch's worth of an initialisation, for a worker to find. */
+export interface CopyPlanJob {
+  readonly volumes: readonly VolumeFile[]
+  readonly cursor: CopyCursor
 }
 
 /** A gap shorter than this is read rather than skipped. */
@@ -17,22 +20,17 @@ const shortestGapBytes = 1024 * 1024
 /**
  * The next pieces of an initialisation: at most one epoch's worth, from the cursor on. Holes are skipped: they read as
  * zeros now, and what is written into them from now on is journaled.
- *
- * @returns the pieces and where the copy stands after them; null when all was copied
  */
-export async function planCopy(
-  volumes: readonly CopySource[],
-  cursor: CopyCursor,
-): Promise<{ pieces: CopyPiece[]; next: CopyCursor | null }> {
+export function planCopy(volumes: readonly SparseVolume[], cursor: CopyCursor): CopyPlan {
   const pieces: CopyPiece[] = []
   let { slot, offset } = cursor
   let room = EPOCH_COPY_LIMIT
   while (room > 0) {
     const volume = volumes[slot]
     if (!volume) return { pieces, next: null }
-    const data = Math.min((await volume.nextData(offset)) ?? volume.sizeBytes, volume.sizeBytes)
+    const data = Math.min(volume.nextData(offset) ?? volume.sizeBytes, volume.sizeBytes)
     if (data - offset >= shortestGapBytes || data >= volume.sizeBytes) offset = data
-    const lengthBytes = await dataLength(volume, offset, Math.min(room, volume.sizeBytes - offset))
+    const lengthBytes = dataLength(volume, offset, Math.min(room, volume.sizeBytes - offset))
     if (lengthBytes > 0) pieces.push({ volume: volume.index, path: volume.path, offset, lengthBytes })
     room -= lengthBytes
     offset += lengthBytes
@@ -45,9 +43,9 @@ export async function planCopy(
 }
 
 /** From the offset to the next gap worth skipping, to within such a gap's length; `mostBytes` at the most. */
-export async function dataLength({ nextData }: CopySource, offset: number, mostBytes: number): Promise<number> {
+export function dataLength({ nextData }: SparseVolume, offset: number, mostBytes: number): number {
   for (let length = shortestGapBytes; length < mostBytes; length += shortestGapBytes) {
-    const data = await nextData(offset + length)
+    const data = nextData(offset + length)
     if (data === undefined || data - offset - length >= shortestGapBytes) return length
   }
   return mostBytes

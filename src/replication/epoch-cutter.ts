@@ -1,15 +1,22 @@
 import type { Pause } from '../block/pause.js'
 import { StorageError } from '../block/storage-error.js'
 import { epochNumber, type Lsn, lsn, safeNumber } from '../block/units.js'
-import type { WorkerCalls } from '../block/worker-calls.js'
 import type { StreamJournal } from '../journal/stream-journal.js'
-import type { CatchUp, CopyPlan } from './catch-up.js'
+import type { CatchUp } from './catch-up.js'
+import { type CopyPlan, type CopyPlanJob, planCopy } from './copy-planner.js'
 import { type CutDecision, planCut } from './cut-planner.js'
 import { IdleWatch } from './idle-watch.js'
 import type { PackJob, PackResult } from './pack-job.js'
+import type { Packer } from './pack-workers.js'
 import type { RecordedVolumes } from './recorded-volumes.js'
 import type { SourceBuffer } from './source-buffer.js'
-import { isAfresh, type StreamDefinition, type StreamPosition, type StreamState } from './stream-state.js'
+import {
+  type CopyCursor,
+  isAfresh,
+  type StreamDefinition,
+  type StreamPosition,
+  type StreamState,
+} from './stream-state.js'
 import type { MadeDigests, StreamVerify } from './stream-verify.js'
 import { advanceVerify, isVerifying } from './verify-state.js'
 
@@ -32,7 +39,7 @@ export interface EpochCutterOptions {
   readonly journal: StreamJournal
   readonly volumes: RecordedVolumes
   readonly catchUp: CatchUp
-  readonly packer: WorkerCalls
+  readonly packer: Packer
   readonly verify: Pick<StreamVerify, 'isDue' | 'isWanted' | 'digests' | 'step'>
   /** Ends waits when a flush is asked for. */
   readonly pause: Pause
@@ -207,13 +214,13 @@ export class EpochCutter {
    * It ends when the epoch is sealed; (3) to (5) follow, after those of the epoch before.
    */
   async #cut(signal: AbortSignal): Promise<void> {
-    const { journal, volumes } = this.#options
+    const { journal } = this.#options
     const from = this.#cutLsn
     const to = await journal.sync()
     const { copy } = this.#position
     if (copy) await this.#backingReached(from, signal)
     if (signal.aborted) return
-    const plan = copy && (await this.#options.catchUp.plan(volumes.copySources(), copy))
+    const plan = copy && (await this.#planCopy(copy, signal))
     const digests = await this.#digests(from, to, signal)
     if (signal.aborted) return
     const epoch = this.#position.cutEpoch + 1
@@ -237,12 +244,22 @@ export class EpochCutter {
     if (copy && copyAfter === null) await this.#settle()
   }
 
+  async #planCopy(cursor: CopyCursor, signal: AbortSignal): Promise<CopyPlan> {
+    const { catchUp, packer, volumes } = this.#options
+    const files = volumes.files()
+    const regions = catchUp.plan(files, cursor)
+    if (regions) return regions
+    const known = volumes.sparse()
+    if (known) return planCopy(known, cursor)
+    return packer.call<CopyPlan>('planCopy', { volumes: files, cursor } satisfies CopyPlanJob, signal)
+  }
+
   /** What the volumes hold at the end of this epoch is compared with the far side; null: not now. */
   async #digests(from: Lsn, to: Lsn, signal: AbortSignal): Promise<MadeDigests | null> {
     const { verify } = this.#options
     if (!verify.isWanted(this.#position, from, to)) return null
     await this.#backingReached(to, signal)
-    return signal.aborted ? null : verify.digests(this.#position)
+    return signal.aborted ? null : verify.digests(this.#position, signal)
   }
 
   /** @returns when it is sealed; and when it exists, or all it had under way is over */
@@ -258,9 +275,9 @@ export class EpochCutter {
       isSealed = resolve
     })
     const committed = buffer.write(async (directory, placed) => {
-      const packed = await packer.call<PackResult>('pack', this.#job(position, planned, directory))
+      const packed = await packer.call<PackResult>('pack', this.#job(position, planned, directory), signal)
       isSealed(packed)
-      await packer.call('written', packed.tag)
+      await packer.call('written', packed.tag, signal)
       await before
       // Another life of the stream may have begun: this epoch is not part of it.
       if (signal.aborted) return

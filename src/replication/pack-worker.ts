@@ -4,6 +4,7 @@ import { loadEpoch } from '../journal/epoch.js'
 import { encodePart } from '../replication-file/encode-part.js'
 import type { PartHeader, PartRecord } from '../replication-file/part.js'
 import { partFileName } from '../replication-file/part-file-name.js'
+import { type CopyPlanJob, planCopy } from './copy-planner.js'
 import { copyLayer, type EpochRecords, journalLayer } from './epoch-records.js'
 import { foldEpoch } from './fold.js'
 import { EPOCH_JOURNAL_LIMIT, type PackJob, type PackResult } from './pack-job.js'
@@ -12,6 +13,8 @@ import { partRecords, splitParts } from './part-records.js'
 import { PartWriting } from './part-writing.js'
 import { digestPieces, digestRecords } from './range-digests.js'
 import { SentContent } from './sent-content.js'
+import { type DigestPlanJob, planDigests } from './verify-planner.js'
+import { withSparse } from './volume-file.js'
 
 /** What the far side will hold, by stream; valid only after the epoch whose last tag stands beside it. */
 const sent = new Map<string, { readonly content: SentContent; tag: string }>()
@@ -150,4 +153,10 @@ function forgetSent(stream: string): { readonly content: SentContent; readonly t
   return known
 }
 
-serveCalls({ pack, digest: digestPieces }, { written })
+/** What only the disks know. */
+const plans = {
+  planCopy: ({ volumes, cursor }: CopyPlanJob) => withSparse(volumes, (sparse) => planCopy(sparse, cursor)),
+  planDigests: ({ volumes, verify }: DigestPlanJob) => withSparse(volumes, (sparse) => planDigests(sparse, verify)),
+}
+
+serveCalls({ ...plans, pack, digest: digestPieces }, { written })

@@ -2,9 +2,8 @@ import { volumeIndex } from '../block/units.js'
 import type { NativeRegions } from '../intercept/addon.js'
 import type { StreamJournal } from '../journal/stream-journal.js'
 import type { HostVolume } from '../volume/host-volume.js'
-import type { CopySource } from './copy-planner.js'
-import type { ReplayTarget } from './replay.js'
 import type { StreamVolume } from './stream-state.js'
+import type { SparseVolume, VolumeFile } from './volume-file.js'
 
 /** The volumes of one stream, as what its journal records. */
 export class RecordedVolumes {
@@ -51,19 +50,20 @@ export class RecordedVolumes {
     if (failure !== undefined) throw failure
   }
 
-  /** Where a worker writes what a journal holds. While held. */
-  replayTargets(): ReplayTarget[] {
+  /** What workers read and write. While held. */
+  files(): VolumeFile[] {
     return this.#members.map(({ index, volume }) => ({ index, path: volume.path, sizeBytes: volume.sizeBytes }))
   }
 
-  /** What an initialisation reads. While held. */
-  copySources(): CopySource[] {
-    return this.#members.map(({ index, volume }) => ({
-      index,
-      path: volume.path,
-      sizeBytes: volume.sizeBytes,
-      nextData: (offset) => volume.nextData(offset),
-    }))
+  /** As files(), where no disk has to be asked for their holes; null: a worker has to. */
+  sparse(): SparseVolume[] | null {
+    const volumes: SparseVolume[] = []
+    for (const { index, volume } of this.#members) {
+      if (!volume.nextData) return null
+      const { path, sizeBytes } = volume
+      volumes.push({ index, path, sizeBytes, nextData: (offset) => volume.nextData?.(offset) })
+    }
+    return volumes
   }
 
   /** Every write from here on is named in the region record and goes into the journal, if there is one. */

@@ -1,8 +1,8 @@
 import type { StateStore } from '../block/state-store.js'
-import type { WorkerCalls } from '../block/worker-calls.js'
 import type { StreamJournalOptions } from '../journal/stream-journal.js'
 import type { Transport } from '../transport/transport.js'
 import type { EpochHold } from './epoch-hold.js'
+import type { Packer } from './pack-workers.js'
 import type { RecordedVolumes } from './recorded-volumes.js'
 import type { RegionOptions } from './region-keeper.js'
 import type { SourceBuffer } from './source-buffer.js'
@@ -22,7 +22,7 @@ export interface StreamRecordingOptions extends StrictOptions {
   readonly buffer: SourceBuffer
   readonly bufferLimitBytes: number
   readonly transport: Transport
-  readonly packer: WorkerCalls
+  readonly packer: Packer
   readonly hold: EpochHold
   readonly paused: () => boolean
 }

@@ -2,11 +2,12 @@ import { serveCalls } from '../block/worker-calls.js'
 import { type Recovered, recoverJournal } from '../journal/recovery.js'
 import type { RecoveryJob } from '../journal/stream-journal.js'
 import { Backing } from '../volume/backing.js'
-import { type ReplayTarget, replayOnto } from './replay.js'
+import { replayOnto } from './replay.js'
+import type { VolumeFile } from './volume-file.js'
 
 export interface ReplayJob {
   readonly journal: RecoveryJob
-  readonly volumes: readonly ReplayTarget[]
+  readonly volumes: readonly VolumeFile[]
 }
 
 /** Find the journal's end, write what lies before it onto the volumes, and sync them. */
@@ -21,7 +22,7 @@ function recover({ journal, volumes }: ReplayJob): Recovered {
   }
 }
 
-function sync(volumes: readonly ReplayTarget[]): void {
+function sync(volumes: readonly VolumeFile[]): void {
   for (const { path } of volumes) {
     const backing = new Backing(path, 'write')
     try {

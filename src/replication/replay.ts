@@ -1,13 +1,7 @@
 import type { JournalRecord } from '../journal/reader.js'
 import { damaged } from '../journal/segment-file.js'
 import type { Backing } from '../volume/backing.js'
-
-/** A volume of the journal, and where its bytes are written: its backing, or the file that its front end serves. */
-export interface ReplayTarget {
-  readonly index: number
-  readonly path: string
-  readonly sizeBytes: number
-}
+import type { VolumeFile } from './volume-file.js'
 
 interface Extent {
   readonly volume: number
@@ -21,7 +15,7 @@ interface Extent {
  * A checksum is no seal: what no host can have written, because there is no such volume or it ends before, is damage.
  */
 export function replayOnto(
-  volumes: readonly ReplayTarget[],
+  volumes: readonly VolumeFile[],
   openBacking: (path: string) => Backing,
 ): { apply: (record: JournalRecord) => void; sync: () => void; close: () => void } {
   const open = new Map<number, { readonly backing: Backing; readonly sizeBytes: number }>()

@@ -14,7 +14,7 @@ import type { ReplayJob } from './recovery-worker.js'
 export async function syncReplayTargets(volumes: RecordedVolumes): Promise<void> {
   const worker = recoveryWorker()
   try {
-    await worker.call('sync', volumes.replayTargets())
+    await worker.call('sync', volumes.files())
   } finally {
     await worker.close()
   }
@@ -34,7 +34,7 @@ export async function openReplayed(
   volumes: RecordedVolumes,
 ): Promise<{ journal: StreamJournal; report: RecoveryReport }> {
   const { worker, giveBack } = (options.recoverer ?? new LentWorker(recoveryWorker)).lend()
-  const targets = volumes.replayTargets()
+  const targets = volumes.files()
   const recover = (journal: RecoveryJob): Promise<Recovered> =>
     worker.call<Recovered>('recover', { journal, volumes: targets } satisfies ReplayJob)
   try {

@@ -1,9 +1,8 @@
-import { mkdir } from 'node:fs/promises'
 import path from 'node:path'
-import { makeFolder, syncDirectory } from '../block/durable-file.js'
+import { makeFolder } from '../block/durable-file.js'
 import { Exclusive } from '../block/exclusive.js'
 import { StorageError } from '../block/storage-error.js'
-import { type BufferFiles, bringFile, bufferFiles } from './buffer-files.js'
+import { asBufferFault, type BufferFiles, bringFile, bufferFiles, leftText, makeDurably } from './buffer-files.js'
 import { BufferMover } from './buffer-mover.js'
 import type { BufferPlace, StreamState } from './stream-state.js'
 
@@ -68,20 +67,25 @@ export class SourceBuffer {
     return { from, doneBytes: total - left, totalBytes: total, returning, trouble: this.#mover?.trouble ?? null }
   }
 
-  /** Before anything is written to it: what is applied and what no epoch names goes, and a move that was under way goes on. */
+  /**
+   * Before anything is written to it: what is applied and what no epoch names goes, and a move that was under way goes on.
+   * @throws StorageError BUFFER_UNAVAILABLE
+   */
   open(): Promise<void> {
-    return this.#turn(async () => {
-      if (this.directory === this.#home) await makeFolder(this.#home)
-      // A crash may have come between the acknowledgement and this. With a full buffer no epoch would follow that releases it.
-      await this.release(this.#state.position.appliedEpoch)
-      const { directory, leaving } = this.#place
-      const here = await this.#locate()
-      const known = this.#known()
-      for (const name of here) if (!known.has(name)) await this.#files.remove(path.join(directory, name))
-      // A new name that was seen may not be durable yet, and the old one goes.
-      if (leaving !== null && here.length > 0) await this.#files.syncDirectory(directory)
-      await this.#sweep()
-    })
+    return this.#turn(() => asBufferFault(this.directory, () => this.#open()))
+  }
+
+  async #open(): Promise<void> {
+    if (this.directory === this.#home) await makeFolder(this.#home)
+    // A crash may have come between the acknowledgement and this. With a full buffer no epoch would follow that releases it.
+    await this.release(this.#state.position.appliedEpoch)
+    const { directory, leaving } = this.#place
+    const here = await this.#locate()
+    const known = this.#known()
+    for (const name of here) if (!known.has(name)) await this.#files.remove(path.join(directory, name))
+    // A new name that was seen may not be durable yet, and the old one goes.
+    if (leaving !== null && here.length > 0) await this.#files.syncDirectory(directory)
+    await this.#sweep()
   }
 
   /** A move that was under way goes on, also while the stream does not run. */
@@ -120,7 +124,7 @@ export class SourceBuffer {
    * missed after a crash.
    *
    * @param directory not there yet, or empty
-   * @throws StorageError BUFFER_MOVE_RUNNING
+   * @throws StorageError BUFFER_MOVE_RUNNING, BUFFER_UNAVAILABLE
    */
   moveTo(directory: string): Promise<void> {
     return this.#turn(async () => {
@@ -132,7 +136,7 @@ export class SourceBuffer {
           hint: `The move from ${leaving} to ${from} is not over. Wait for it, or call it off: tidemark buffer abort`,
         })
       }
-      await makeDurably(directory)
+      await asBufferFault(this.directory, () => makeDurably(directory))
       for (const name of this.#known().keys()) if (!this.#where.has(name)) this.#where.set(name, from)
       await this.#record({ directory, leaving: from, returning: false, totalBytes: this.bytes })
       // What a failed attempt left there must not be found under the name of a file that is elsewhere.
@@ -143,7 +147,7 @@ export class SourceBuffer {
 
   /**
    * Call a move off: what was moved goes back, and so do new files.
-   * @throws StorageError BUFFER_NOT_MOVING
+   * @throws StorageError BUFFER_NOT_MOVING, BUFFER_UNAVAILABLE
    */
   abortMove(): Promise<void> {
     return this.#turn(async () => {
@@ -156,7 +160,7 @@ export class SourceBuffer {
         })
       }
       // A left-over in the old folder must not be taken for a file that comes back.
-      await this.#sweep()
+      await asBufferFault(this.directory, () => this.#sweep())
       for (const name of this.#known().keys()) if (!this.#where.has(name)) this.#where.set(name, directory)
       let totalBytes = 0
       for (const [name, length] of this.#known()) if (this.#where.get(name) === directory) totalBytes += length
@@ -213,17 +217,19 @@ export class SourceBuffer {
     for (const { parts } of gone) {
       for (const { name } of parts) {
         this.#where.delete(name)
-        for (const folder of this.#folders) await this.#files.remove(path.join(folder, name))
+        // One that its disk does not let go of is a left-over, and goes when the buffer is opened again.
+        for (const folder of this.#folders) await this.#files.remove(path.join(folder, name)).catch(() => undefined)
       }
     }
     return true
   }
 
-  /** Nothing is in it any more. Nobody writes to it or reads from it. */
+  /** Nothing is in it any more. Nobody writes to it or reads from it. @throws StorageError BUFFER_UNAVAILABLE */
   clear(): Promise<void> {
     return this.#turns.run(async () => {
       await this.#stopMover()
-      await this.#empty()
+      await this.#forget()
+      await asBufferFault(this.directory, () => this.#empty())
     })
   }
 
@@ -231,16 +237,21 @@ export class SourceBuffer {
   remove(): Promise<void> {
     return this.#turns.run(async () => {
       await this.#stopMover()
-      await this.#empty()
+      await this.#forget()
+      // No other stream's are called so: what a disk does not let go of harms nobody.
+      await this.#empty().catch((error) => this.#say('warning', 'BUFFER_LEFT', leftText(this.directory, error)))
       for (const folder of this.#folders) await this.#removeFolder(folder)
       await this.#state.placeBuffer(null)
       this.#place = this.#settled(this.#home)
     })
   }
 
-  async #empty(): Promise<void> {
+  async #forget(): Promise<void> {
     await this.#state.forgetEpochs([...this.#state.epochs.keys()])
     this.#where.clear()
+  }
+
+  async #empty(): Promise<void> {
     for (const folder of this.#folders) {
       for (const name of (await this.#files.list(folder)) ?? []) await this.#files.remove(path.join(folder, name))
     }
@@ -333,7 +344,8 @@ export class SourceBuffer {
     if (!this.#where.has(name)) await this.#files.remove(path.join(directory, name))
     else if (this.#uses.has(from)) return false
     else this.#where.set(name, directory)
-    await this.#files.remove(from)
+    // What stays goes with the rest at the end.
+    await this.#files.remove(from).catch(() => undefined)
     return true
   }
 
@@ -345,7 +357,8 @@ export class SourceBuffer {
     const { directory, leaving, returning } = this.#place
     if (leaving === null) return true
     if (this.#uses.has(leaving) || this.#behind().length > 0) return false
-    await this.#sweep()
+    // Nothing there is needed: a disk that does not let go of it must not keep the move from ending.
+    await this.#sweep().catch((error) => this.#say('warning', 'BUFFER_LEFT', leftText(leaving, error)))
     await this.#record(this.#settled(directory))
     await this.#removeFolder(leaving)
     const what = returning ? 'is back' : 'was moved; it is'
@@ -380,16 +393,5 @@ export class SourceBuffer {
       if (left > 0) this.#uses.set(what, left)
       else this.#uses.delete(what)
     }
-  }
-}
-
-/** Make a folder so that a power cut does not take it back. */
-async function makeDurably(directory: string): Promise<void> {
-  const first = await mkdir(directory, { recursive: true, mode: 0o700 })
-  if (first === undefined) return
-  const above = path.dirname(first)
-  for (let folder = directory; ; folder = path.dirname(folder)) {
-    await syncDirectory(folder)
-    if (folder === above) return
   }
 }

@@ -3,7 +3,6 @@ import type { ReportEvent } from '../block/event-log.js'
 import type { StateStore } from '../block/state-store.js'
 import { StorageError } from '../block/storage-error.js'
 import { type Lsn, lsn } from '../block/units.js'
-import type { WorkerCalls } from '../block/worker-calls.js'
 import type { StreamJournalOptions } from '../journal/stream-journal.js'
 import { DIGEST_SINCE_VERSION } from '../replication-file/part-index.js'
 import type { Transport } from '../transport/transport.js'
@@ -12,6 +11,7 @@ import { copyProgress } from './copy-planner.js'
 import { EpochHold } from './epoch-hold.js'
 import { FailureRetry } from './failure-retry.js'
 import { Forecast } from './forecast.js'
+import type { Packer } from './pack-workers.js'
 import { RecordedVolumes } from './recorded-volumes.js'
 import type { RegionOptions } from './region-keeper.js'
 import type { RunningStream } from './running-stream.js'
@@ -49,7 +49,7 @@ export interface SourceStreamOptions {
   readonly bufferDirectory: string
   readonly bufferLimitBytes: number
   readonly transport: Transport
-  readonly packer: WorkerCalls
+  readonly packer: Packer
   readonly report: ReportEvent
   /** What had kept it from recording is over: its volumes can be attached again. */
   readonly onRecovered: () => void
@@ -261,10 +261,15 @@ export class SourceStream {
     this.#definition = { ...this.#definition, policy }
   }
 
-  /** Pausing holds the transfer back; resuming also tries again what failed. */
-  setPaused(paused: boolean): Promise<void> {
+  /** Pausing holds the transfer back, at once. */
+  setPaused(paused: boolean): void {
     this.#definition = { ...this.#definition, paused }
-    return this.#recovering(() => this.#recording.resume())
+    this.#recording.loops?.sender.pause.wake()
+  }
+
+  /** Transfers are not paused any more: what failed is tried again. */
+  resume(): Promise<void> {
+    return this.#recovering(() => this.#recording.again(() => this.#definition.paused))
   }
 
   /**

@@ -2,8 +2,9 @@ import { Exclusive } from '../block/exclusive.js'
 import { insist } from '../block/insist.js'
 import { lsn } from '../block/units.js'
 import type { RegionMap } from '../journal/region-map.js'
-import { StreamJournal, type StreamJournalOptions } from '../journal/stream-journal.js'
+import { removeJournal, StreamJournal, type StreamJournalOptions } from '../journal/stream-journal.js'
 import { Backoff } from './backoff.js'
+import { leftText } from './buffer-files.js'
 import { CatchUp } from './catch-up.js'
 import { MappingStream, recordAgainDelays } from './mapping-stream.js'
 import { PhaseChanges } from './phase-changes.js'
@@ -164,12 +165,6 @@ export class StreamRecording {
     })
   }
 
-  /** Transfers are not paused any more: what failed is tried again. */
-  resume(): Promise<void> {
-    this.loops?.sender.pause.wake()
-    return this.again(() => this.#options.paused())
-  }
-
   /** What failed is tried again, unless that is over when its turn comes. */
   again(isOver: () => boolean): Promise<void> {
     return this.turn(async () => {
@@ -200,10 +195,16 @@ export class StreamRecording {
       const { buffer, store, definition, journal } = this.#options
       await this.#end({ phase: 'diverged', divergedReason: 'Its removal was interrupted.' })
       await buffer.remove()
-      await StreamJournal.forget(store, definition.name, journal.directory)
-      await this.regions.forget()
+      await StreamJournal.forget(store, definition.name)
+      await this.#removeFiles(() => removeJournal(journal.directory), journal.directory)
+      await this.#removeFiles(() => this.regions.forget(), this.#options.regions.path)
       await this.#state.remove()
     })
+  }
+
+  /** No other stream has their names: what a disk does not let go of harms nobody. */
+  async #removeFiles(remove: () => Promise<void>, where: string): Promise<void> {
+    await remove().catch((error) => this.#health.say('warning', 'BUFFER_LEFT', leftText(where, error)))
   }
 
   #overtaken(generation: number): Promise<void> {

@@ -2,17 +2,17 @@ import { randomBytes } from 'node:crypto'
 import { formatBytes } from '../block/size.js'
 import { StorageError } from '../block/storage-error.js'
 import { type Lsn, safeNumber } from '../block/units.js'
-import type { WorkerCalls } from '../block/worker-calls.js'
 import type { StreamJournal } from '../journal/stream-journal.js'
 import { RANGE_SALT_BYTES } from '../replication-file/range-digest.js'
 import { rangesText } from '../replication-file/volume-range.js'
 import type { CatchUp } from './catch-up.js'
 import { type DigestJob, EPOCH_JOURNAL_LIMIT, type PackJob } from './pack-job.js'
+import { isUnanswered, type Packer } from './pack-workers.js'
 import type { RecordedVolumes } from './recorded-volumes.js'
 import type { RegionKeeper } from './region-keeper.js'
 import type { StreamHealth } from './stream-health.js'
 import type { StreamDefinition, StreamPosition, StreamState } from './stream-state.js'
-import { type DigestPlan, planDigests } from './verify-planner.js'
+import { type DigestPlan, type DigestPlanJob, planDigests } from './verify-planner.js'
 import {
   compareAgain,
   endVerify,
@@ -32,7 +32,7 @@ export interface StreamVerifyOptions {
   readonly state: StreamState
   readonly journal: StreamJournal
   readonly volumes: RecordedVolumes
-  readonly packer: WorkerCalls
+  readonly packer: Packer
   readonly regions: RegionKeeper
   readonly catchUp: CatchUp
   readonly health: StreamHealth
@@ -67,23 +67,32 @@ export class StreamVerify {
   /**
    * What the volumes hold, and up to where the journal may name writes that were seen. All that the journal held when the
    * end of the epoch was chosen has reached them. A volume that cannot be read ends the comparison, not the stream.
+   * @throws StorageError WORKER_ENDED, PACK_WORKERS_HANG
    */
-  async digests(position: StreamPosition): Promise<MadeDigests | null> {
-    const { state, volumes, packer, journal } = this.#options
+  async digests(position: StreamPosition, signal: AbortSignal): Promise<MadeDigests | null> {
+    const { state, packer, journal } = this.#options
     const { verify } = position
     if (!verify) return null
     let read: Omit<MadeDigests, 'after'>
     try {
-      const plan = await planDigests(volumes.copySources(), verify)
+      const plan = await this.#plan(verify, signal)
       const job: DigestJob = { salt: Buffer.from(verify.salt, 'hex'), pieces: plan.pieces }
-      const made = await packer.call<Uint8Array[]>('digest', job)
+      const made = await packer.call<Uint8Array[]>('digest', job, signal)
       read = { ...job, ...plan, made }
     } catch (error) {
-      if (!(error instanceof StorageError)) throw error
+      if (!(error instanceof StorageError) || isUnanswered(error)) throw error
       await this.#end(state.position, 'failed', `a volume cannot be read: ${error.message}`)
       return null
     }
     return { ...read, after: await journal.sync() }
+  }
+
+  async #plan(verify: VerifyPosition, signal: AbortSignal): Promise<DigestPlan> {
+    const { volumes, packer } = this.#options
+    const known = volumes.sparse()
+    if (known) return planDigests(known, verify)
+    const job: DigestPlanJob = { volumes: volumes.files(), verify }
+    return packer.call<DigestPlan>('planDigests', job, signal)
   }
 
   /** While no epoch is under way. */

@@ -1,9 +1,10 @@
 import { RANGE_BLOCK_BYTES } from '../replication-file/range-digest.js'
 import type { VolumeRange } from '../replication-file/volume-range.js'
-import { type CopySource, dataLength } from './copy-planner.js'
+import { dataLength } from './copy-planner.js'
 import type { DigestPiece } from './pack-job.js'
 import type { CopyCursor } from './stream-state.js'
 import type { VerifyPosition } from './verify-state.js'
+import type { SparseVolume, VolumeFile } from './volume-file.js'
 
 /** Read for the digests of one epoch, at both sides, at the most. */
 export const EPOCH_DIGEST_LIMIT = 32 * 1024 * 1024
@@ -18,6 +19,12 @@ export interface DigestPlan {
   readonly next: CopyCursor | null
 }
 
+/** The next epoch's worth of a comparison, for a worker to find. */
+export interface DigestPlanJob {
+  readonly volumes: readonly VolumeFile[]
+  readonly verify: VerifyPosition
+}
+
 /**
  * What the next epoch compares: what has to be taken again, else the next pieces from the cursor on. A hole costs
  * nothing here: that it reads as zeros is all there is to say.
@@ -25,7 +32,7 @@ export interface DigestPlan {
  * Pieces begin at blocks of the volume. To be called when what was written before the end of the epoch is on the backing:
  * what was a hole then is one of the epoch, unless it is written meanwhile, and that shows.
  */
-export async function planDigests(volumes: readonly CopySource[], verify: VerifyPosition): Promise<DigestPlan> {
+export function planDigests(volumes: readonly SparseVolume[], verify: VerifyPosition): DigestPlan {
   const isRetry = verify.retry.length > 0
   const list = isRetry ? verify.retry : (verify.ranges ?? volumes.map(whole))
   const room = { data: EPOCH_DIGEST_LIMIT, holes: EPOCH_HOLE_LIMIT }
@@ -40,7 +47,7 @@ export async function planDigests(volumes: readonly CopySource[], verify: Verify
       if (!isRetry && (room.data <= 0 || room.holes <= 0)) {
         return { run: verify.run, isRetry, pieces, next: { slot, offset: at - range.offset } }
       }
-      const piece = await nextPiece(source, at, end, room)
+      const piece = nextPiece(source, at, end, room)
       pieces.push(piece)
       room[piece.isHole ? 'holes' : 'data'] -= piece.lengthBytes
       at += piece.lengthBytes
@@ -49,7 +56,7 @@ export async function planDigests(volumes: readonly CopySource[], verify: Verify
   return { run: verify.run, isRetry, pieces, next: null }
 }
 
-function whole({ index, sizeBytes }: CopySource): VolumeRange {
+function whole({ index, sizeBytes }: VolumeFile): VolumeRange {
   return { volume: index, offset: 0, lengthBytes: sizeBytes }
 }
 
@@ -59,17 +66,17 @@ function wholeBlocks(bytes: number): number {
 }
 
 /** From here to where data or a hole ends, or the room. */
-async function nextPiece(
-  source: CopySource,
+function nextPiece(
+  source: SparseVolume,
   at: number,
   end: number,
   room: { readonly data: number; readonly holes: number },
-): Promise<DigestPiece> {
+): DigestPiece {
   const { index: volume, path } = source
-  const data = (await source.nextData(at)) ?? end
+  const data = source.nextData(at) ?? end
   const dataFrom = data >= end ? end : Math.max(at, data - (data % RANGE_BLOCK_BYTES))
   const place = { volume, path, offset: at }
   if (dataFrom > at) return { ...place, lengthBytes: Math.min(dataFrom - at, wholeBlocks(room.holes)), isHole: true }
   const mostBytes = Math.min(end - at, wholeBlocks(room.data))
-  return { ...place, lengthBytes: await dataLength(source, at, mostBytes), isHole: false }
+  return { ...place, lengthBytes: dataLength(source, at, mostBytes), isHole: false }
 }

@@ -69,7 +69,6 @@ export abstract class FrontEnd implements HostVolume {
   abstract readonly sizeBytes: number
   abstract readonly readOnly: boolean
   abstract readonly path: string
-  abstract nextData(offset: number): Promise<number | undefined>
 
   protected readonly options: FrontEndOptions
   protected abstract readonly servesFile: boolean

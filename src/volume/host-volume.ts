@@ -59,6 +59,9 @@ export interface HostVolume {
   hold(): Promise<void>
   /** The last one closes what no host needs. @throws as detach() */
   release(): Promise<void>
-  /** Where data begin at or after the offset; undefined when only zeros follow. While held. */
-  nextData(offset: number): Promise<number | undefined>
+  /**
+   * Where data begin at or after the offset; undefined when only zeros follow. While held. Not there where only the disk
+   * knows: a worker asks that, of `path`.
+   */
+  nextData?(offset: number): number | undefined
 }

@@ -57,7 +57,7 @@ export class ThinVolume extends FrontEnd {
     return this.servedFile
   }
 
-  async nextData(offset: number): Promise<number | undefined> {
+  nextData(offset: number): number | undefined {
     assert(this.#thin, `${this.name} is not held`)
     return this.#thin.nextMapped(offset)
   }

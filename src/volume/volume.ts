@@ -1,5 +1,4 @@
 import { StorageError } from '../block/storage-error.js'
-import { Backing } from './backing.js'
 import { FrontEnd, type FrontEndOptions, type OpenedVolume } from './front-end.js'
 
 export interface VolumeDefinition {
@@ -44,15 +43,6 @@ export class Volume extends FrontEnd {
 
   get path(): string {
     return this.definition.path
-  }
-
-  async nextData(offset: number): Promise<number | undefined> {
-    const backing = new Backing(this.path, 'read')
-    try {
-      return backing.nextData(offset)
-    } finally {
-      backing.close()
-    }
   }
 
   protected async open(readOnly: boolean): Promise<OpenedVolume> {

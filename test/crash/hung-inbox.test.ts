@@ -125,7 +125,7 @@ t.test(
     // Nothing of it is in memory any more.
     await disk.unmount()
     await disk.mount()
-    disk.hold()
+    disk.hang()
     await destination.start()
     await goesOn(t, 'another stream')
     t.equal(await answered('inbound', 'show', 'cold'), 0)

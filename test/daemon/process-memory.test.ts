@@ -1,6 +1,6 @@
 /** The agent's threads are I/O flushers: it begins once more, as one, in the same process. */
 import { execFileSync } from 'node:child_process'
-import { readFileSync, writeFileSync } from 'node:fs'
+import { readFileSync, readlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { describeMissing } from '../../src/daemon/process-memory.js'
@@ -41,6 +41,13 @@ t.test('an agent becomes a flusher, begins anew in its process, and serves', asy
   delete process.env.LD_PRELOAD
   t.same(readFileSync(log, 'utf8'), `${agent.pid} no\n${agent.pid} yes\n`, 'asked twice, by one process')
   t.equal((await agent.cli<{ pid: number }>('agent', 'show')).pid, agent.pid)
+  await agent.until(
+    async () => agent.log(),
+    (text) => text.includes('the API is served'),
+  )
+  t.equal(readlinkSync(`/proc/${agent.pid}/fd/0`), '/dev/null')
+  for (const output of [1, 2])
+    t.match(readlinkSync(`/proc/${agent.pid}/fd/${output}`), /^(pipe|socket):/, 'it has its log')
   const said = (await agent.events()).filter(({ code }) => code === 'MEMORY_NOT_PROTECTED')
   t.notMatch(said[0]?.text ?? '', /may wait in an allocation/)
   const locked = Number(/VmLck:\s+(\d+)/.exec(readFileSync(`/proc/${agent.pid}/status`, 'utf8'))![1])

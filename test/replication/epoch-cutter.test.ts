@@ -2,11 +2,11 @@ import t from 'tap'
 import { Pause } from '../../src/block/pause.js'
 import { StorageError } from '../../src/block/storage-error.js'
 import { lsn } from '../../src/block/units.js'
-import type { WorkerCalls } from '../../src/block/worker-calls.js'
 import type { StreamJournal } from '../../src/journal/stream-journal.js'
 import type { CatchUp } from '../../src/replication/catch-up.js'
 import { EpochCutter } from '../../src/replication/epoch-cutter.js'
 import type { PackJob, PackResult } from '../../src/replication/pack-job.js'
+import type { Packer as RealPacker } from '../../src/replication/pack-workers.js'
 import type { RecordedVolumes } from '../../src/replication/recorded-volumes.js'
 import type { SourceBuffer } from '../../src/replication/source-buffer.js'
 import { newPosition, type StreamDefinition, StreamState } from '../../src/replication/stream-state.js'
@@ -71,7 +71,7 @@ async function initializing(t: Tap, pieces: number, bufferLimitBytes = 1e6) {
     write: <T>(write: (directory: string, placed: () => void) => Promise<T>) => write('/nowhere', () => undefined),
   }
   const catchUp = {
-    plan: async (_: unknown, { offset }: { offset: number }) => ({
+    plan: (_: unknown, { offset }: { offset: number }) => ({
       pieces: [{ volume: 0, path: '/nowhere', offset, lengthBytes: pieceBytes }],
       next: offset / pieceBytes + 1 < pieces ? { slot: 0, offset: offset + pieceBytes } : null,
     }),
@@ -85,9 +85,9 @@ async function initializing(t: Tap, pieces: number, bufferLimitBytes = 1e6) {
     buffer: buffer as unknown as SourceBuffer,
     bufferLimitBytes,
     journal: journal as unknown as StreamJournal,
-    volumes: { copySources: () => [] } as unknown as RecordedVolumes,
+    volumes: { files: () => [] } as unknown as RecordedVolumes,
     catchUp: catchUp as unknown as CatchUp,
-    packer: packer as unknown as WorkerCalls,
+    packer: packer as unknown as RealPacker,
     verify: { isDue: false, isWanted: () => false, digests: async () => null, step: async () => undefined },
     pause: new Pause(),
     onCut: () => undefined,

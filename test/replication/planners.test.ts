@@ -1,8 +1,9 @@
 import t from 'tap'
-import { type CopySource, copyProgress, planCopy } from '../../src/replication/copy-planner.js'
+import { copyProgress, planCopy } from '../../src/replication/copy-planner.js'
 import { type CutFacts, GROUP_EPOCH_LIMIT, planCut } from '../../src/replication/cut-planner.js'
 import { EPOCH_COPY_LIMIT, EPOCH_JOURNAL_LIMIT } from '../../src/replication/pack-job.js'
 import { type CopyCursor, newPosition, type StreamPosition } from '../../src/replication/stream-state.js'
+import type { SparseVolume } from '../../src/replication/volume-file.js'
 
 const quiet: CutFacts = {
   nowMs: 10_000,
@@ -75,7 +76,7 @@ t.test('what belongs together and does not fit is let go, when nothing else can 
   t.equal(planCut(at({ openBytes: EPOCH_JOURNAL_LIMIT }, many)), 'let-go')
 })
 
-const volume = (index: number, sizeBytes: number, nextData: CopySource['nextData'] = async (offset) => offset) => ({
+const volume = (index: number, sizeBytes: number, nextData: SparseVolume['nextData'] = (offset) => offset) => ({
   index,
   path: '',
   sizeBytes,
@@ -87,7 +88,7 @@ t.test('a copy walks all volumes once, in pieces no epoch is too small for', asy
   const seen = new Map<number, number>()
   let cursor: CopyCursor | null = { slot: 0, offset: 0 }
   while (cursor) {
-    const plan: Awaited<ReturnType<typeof planCopy>> = await planCopy(volumes, cursor)
+    const plan: ReturnType<typeof planCopy> = planCopy(volumes, cursor)
     const bytes = plan.pieces.reduce((sum, piece) => sum + piece.lengthBytes, 0)
     t.ok(bytes > 0 && bytes <= EPOCH_COPY_LIMIT)
     for (const piece of plan.pieces) {
@@ -109,10 +110,10 @@ t.test('a copy walks all volumes once, in pieces no epoch is too small for', asy
 t.test('holes are skipped, and an empty volume is nothing to read', async (t) => {
   const mebi = 1024 * 1024
   const volumes = [
-    volume(0, 100 * mebi, async (offset) => Math.max(offset, 90 * mebi)),
-    volume(1, 64 * mebi, async () => undefined),
+    volume(0, 100 * mebi, (offset) => Math.max(offset, 90 * mebi)),
+    volume(1, 64 * mebi, () => undefined),
   ]
-  const plan = await planCopy(volumes, { slot: 0, offset: 0 })
+  const plan = planCopy(volumes, { slot: 0, offset: 0 })
   t.same(
     plan.pieces.map(({ volume, offset, lengthBytes }) => [volume, offset, lengthBytes]),
     [[0, 90 * mebi, 10 * mebi]],
@@ -124,11 +125,11 @@ t.test('an epoch reads from many places that lie far apart, not one place and th
   const gibi = 1024 ** 3
   // 64 KiB of data each 128 MiB, as a fresh file system has them.
   const every = 128 * 1024 * 1024
-  const next = async (offset: number): Promise<number | undefined> => {
+  const next = (offset: number): number | undefined => {
     const place = Math.floor(offset / every) * every
     return offset < place + 65536 ? offset : place + every
   }
-  const plan = await planCopy([volume(0, 300 * gibi, next)], { slot: 0, offset: 0 })
+  const plan = planCopy([volume(0, 300 * gibi, next)], { slot: 0, offset: 0 })
   t.equal(plan.pieces.length, 32)
   t.ok(plan.pieces.every(({ offset, lengthBytes }) => offset % every === 0 && lengthBytes === 1024 * 1024))
 })

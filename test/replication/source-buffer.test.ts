@@ -19,6 +19,8 @@ class Mortal extends MemoryStore {
   apart = false
   /** Copies find no room. */
   full = false
+  /** Nothing in this folder can be removed. */
+  readOnly = ''
 
   step(): void {
     if (++this.steps >= this.diesAt) throw new Error('dead')
@@ -56,7 +58,12 @@ class Mortal extends MemoryStore {
       syncFile: mortal(syncFile),
       rename: mortal(rename),
       syncDirectory: mortal(syncDirectory),
-      remove: mortal(remove),
+      remove: mortal(async (file) => {
+        if (this.readOnly !== '' && file.startsWith(this.readOnly)) {
+          throw Object.assign(new Error('read-only'), { code: 'EROFS' })
+        }
+        await remove(file)
+      }),
       removeFolder: mortal(removeFolder),
     }
   }
@@ -339,4 +346,41 @@ t.test('a buffer that is removed has never been moved', async (t) => {
   t.same([names(made.home), names(made.other), made.state.epochs.size], [[], [], 0])
   t.equal(made.state.bufferPlace, undefined)
   t.equal(made.buffer.directory, made.home)
+})
+
+t.test('a move off a disk that has become read-only ends, and says what it left there', async (t) => {
+  const made = await rig()
+  Object.assign(made.store, { apart: true, readOnly: made.home })
+  await made.buffer.moveTo(made.other)
+  await made.cut(4)
+  await made.settled()
+  t.equal(made.buffer.directory, made.other)
+  t.same(made.content(), expected([1, 2, 3, 4]))
+  t.same(names(made.home), Object.keys(expected([1, 2, 3])))
+  t.same(made.said, ['BUFFER_MOVE_STARTED', 'BUFFER_LEFT', 'BUFFER_MOVED'])
+  await made.restart()
+  t.same(made.content(), expected([1, 2, 3, 4]))
+})
+
+t.test('a move back onto such a disk is refused with a code, and goes on as it was', async (t) => {
+  const made = await rig()
+  Object.assign(made.store, { apart: true, full: true, readOnly: made.home })
+  await made.buffer.moveTo(made.other)
+  // A left-over of an attempt that failed.
+  writeFileSync(join(made.home, 'e9-p1'), 'never committed')
+  await t.rejects(made.buffer.abortMove(), { code: 'BUFFER_UNAVAILABLE', retry: 'later' })
+  made.store.full = false
+  await made.settled()
+  t.equal(made.buffer.directory, made.other)
+})
+
+t.test('what is applied, or begun anew, or removed on a read-only disk: no error that nobody foresaw', async (t) => {
+  const made = await rig()
+  made.store.readOnly = made.home
+  t.ok(await made.buffer.release(1))
+  t.same(made.content(), expected([2, 3]))
+  await t.rejects(made.buffer.clear(), { code: 'BUFFER_UNAVAILABLE', retry: 'later' })
+  await made.buffer.remove()
+  t.same([made.state.epochs.size, made.said], [0, ['BUFFER_LEFT']])
+  t.same(names(made.home), Object.keys(expected([1, 2, 3])))
 })

@@ -1,15 +1,15 @@
 import t from 'tap'
 import { KiB, MiB } from '../../src/block/units.js'
-import type { CopySource } from '../../src/replication/copy-planner.js'
 import { EPOCH_DIGEST_LIMIT, EPOCH_HOLE_LIMIT, planDigests } from '../../src/replication/verify-planner.js'
 import { beginVerify, type VerifyPosition } from '../../src/replication/verify-state.js'
+import type { SparseVolume } from '../../src/replication/volume-file.js'
 
 const block = 64 * KiB
 const begun = beginVerify(null, true, Buffer.alloc(16), 1)
 
 /** A volume with data in these ranges. */
-function source(index: number, sizeBytes: number, data: readonly (readonly [number, number])[]): CopySource {
-  const nextData = async (offset: number) => {
+function source(index: number, sizeBytes: number, data: readonly (readonly [number, number])[]): SparseVolume {
+  const nextData = (offset: number) => {
     for (const [from, to] of data) if (offset < to) return Math.max(offset, from)
     return undefined
   }
@@ -17,10 +17,10 @@ function source(index: number, sizeBytes: number, data: readonly (readonly [numb
 }
 
 /** All pieces to the end, epoch by epoch. */
-async function walk(volumes: readonly CopySource[], verify: VerifyPosition = begun) {
-  const epochs: Awaited<ReturnType<typeof planDigests>>[] = []
+async function walk(volumes: readonly SparseVolume[], verify: VerifyPosition = begun) {
+  const epochs: ReturnType<typeof planDigests>[] = []
   for (let at: VerifyPosition = verify; ; at = { ...at, cursor: epochs.at(-1)!.next }) {
-    epochs.push(await planDigests(volumes, at))
+    epochs.push(planDigests(volumes, at))
     if (epochs.at(-1)!.next === null || epochs.length > 200) return epochs
   }
 }
@@ -64,13 +64,13 @@ t.test('what has to be taken again comes before anything else, all of it', async
     { volume: 0, offset: 90 * block, lengthBytes: 2 * block },
   ]
   const cursor = { slot: 0, offset: 32 * MiB }
-  const plan = await planDigests(volumes, { ...begun, retry, cursor })
+  const plan = planDigests(volumes, { ...begun, retry, cursor })
   t.match(plan, { isRetry: true, next: null })
   t.same(
     plan.pieces.map(({ offset, lengthBytes }) => ({ volume: 0, offset, lengthBytes })),
     retry,
   )
-  const after = await planDigests(volumes, { ...begun, cursor })
+  const after = planDigests(volumes, { ...begun, cursor })
   t.match(after, { isRetry: false, pieces: [{ offset: 32 * MiB }], next: { slot: 0, offset: 64 * MiB } })
 })
 

@@ -173,7 +173,7 @@ export class NearSide {
     const { copy, held, copyEndLsn, cutEpoch, cutLsn, generation } = this.#position
     const from = Number(cutLsn)
     const to = this.lsn
-    const plan = copy && (await planCopy(this.#copySources(), copy))
+    const plan = copy && planCopy(this.#copySources(), copy)
     // Hosts write on while the copy is read: it may hold more than the epoch.
     for (let count = this.#random.below(3); count > 0; count -= 1) this.write()
     const changes = new Map<number, number>()
@@ -226,7 +226,7 @@ export class NearSide {
       index,
       path: '',
       sizeBytes: content.length * blockBytes,
-      nextData: async (offset) => {
+      nextData: (offset) => {
         const from = Math.ceil(offset / blockBytes)
         const found = content.findIndex((value, at) => at >= from && value !== 0)
         return found < 0 ? undefined : found * blockBytes

@@ -35,8 +35,6 @@ class NotedVolume extends FrontEnd {
     return this.mountPoint
   }
 
-  async nextData(): Promise<undefined> {}
-
   /** What was called since this was asked last. */
   get since(): string[] {
     return this.calls.splice(0)
