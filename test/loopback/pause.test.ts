@@ -24,12 +24,26 @@ t.test(
     const log = `${folder}/stamps.log`
     const load = { threads: 3, sizes: '512-131072', rate: 400, seconds: 300, fsyncEvery: 50, seed }
     const writer = startStamp(device, log, load)
+    /** What was under way when the command came may end; on a busy machine that takes a while. */
+    const atRest = async (): Promise<StreamView> => {
+      let before = await source.streamStatus(name)
+      return source.until(
+        async () => {
+          await delay(700)
+          return source.streamStatus(name)
+        },
+        (now) => {
+          const rests = now.counters.sentBytes === before.counters.sentBytes
+          before = now
+          return rests
+        },
+        20_000,
+      )
+    }
     for (let pause = 0; pause < pauses; pause++) {
       await delay(50 + random.below(500))
       await source.cli('stream', 'pause', name)
-      // What was under way when the command came may end.
-      await delay(700)
-      const before = await source.streamStatus(name)
+      const before = await atRest()
       t.equal(before.state, 'paused')
       if (pause % 3 === 0) {
         const verdict = await lookAtRest(sites, name, (image) => stampVerify(image, log))

@@ -65,7 +65,10 @@ const causes: Record<string, [Change, RegExp]> = {
     /Hosts wait\./,
   ],
   'the disk below a volume failed a sync': [health({ unsynced: fault }), /SOME_FAULT: Do this/],
-  'an epoch cannot be cut: buffer or backing': [health({ trouble: fault }), /SOME_FAULT: Do this/],
+  'an epoch cannot be cut: buffer, journal or backing fails, or hangs (`DISK_HANGS`)': [
+    health({ trouble: fault }),
+    /SOME_FAULT: Do this/,
+  ],
   'an operator paused it': [(facts) => ({ ...facts, definition: { ...definition, paused: true } }), /paused/],
   'transfers fail': [health({ link: fault }), /SOME_FAULT: Do this/],
   'the destination cannot apply': [
