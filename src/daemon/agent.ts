@@ -274,8 +274,10 @@ export class Agent implements AgentOperations {
     })
   }
 
-  async streamCreate(given: NewStream): Promise<StreamView> {
-    return this.#changes.run(async () => this.#parts.streams.view(await this.#parts.streams.create(given)))
+  streamCreate(given: NewStream): Promise<StreamView> {
+    const { streams } = this.#parts
+    const create = async (): Promise<StreamView> => streams.view(await streams.create(given))
+    return this.#changes.runBounded(() => this.#streamChanges.run(given.name, create))
   }
 
   streamInitialize(name: string): Promise<StreamView> {

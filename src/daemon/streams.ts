@@ -148,6 +148,8 @@ export class Streams {
 
   async create(given: NewStream): Promise<SourceStream> {
     checkName('stream', given.name)
+    await this.#options.placement.checkFolders('stream create')
+    // Nobody is waited for from here on until it is admitted: what it is made of is not removed meanwhile.
     if (this.#streams.has(given.name)) throw this.#refuse('ALREADY_EXISTS', given.name, 'Choose another name.')
     if (this.#streams.size >= streamLimit) {
       const hint = `An agent has ${streamLimit} streams at the most. Put more volumes into one, or remove others.`
@@ -167,7 +169,6 @@ export class Streams {
       return { index, name, sizeBytes, ...(pool !== undefined && { pool }) }
     })
     this.#options.destinations.get(given.destination)
-    await this.#options.placement.checkFolders('stream create')
     const definition: StreamDefinition = {
       name: given.name,
       id: randomBytes(16).toString('hex'),

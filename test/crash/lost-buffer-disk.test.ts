@@ -113,6 +113,9 @@ for (const place of ['files', 'all'] as const)
       const well = `${prefix}-well`
       const { device: wellDevice } = await source.volume(folder, well, '16MiB')
       await mirror(source, well, [well])
+      // Its stream is to be made while the disk of all buffers hangs.
+      const late = place === 'all' && kind === 'hangs' ? `${prefix}-late` : undefined
+      if (late) devices.set(late, (await source.volume(folder, late, '16MiB')).device)
       const status = (name: string) => (): Promise<StreamView> => source.streamStatus(name)
       for (const name of names) await source.until(status(name), ({ buffer }) => buffer.usedBytes > 2 << 20)
       await lose(sites, kind)
@@ -128,6 +131,7 @@ for (const place of ['files', 'all'] as const)
         answered(t, source, 'buffer', 'move', called, elsewhere),
         delay(1000).then(() => answered(t, source, 'buffer', 'abort', called)),
       ]
+      if (late) changes.push(answered(t, source, 'stream', 'create', late, '--volume', late, '--destination', 'far'))
       for (const name of names) {
         const from = performance.now()
         if (name !== removed) t.equal(await answered(t, source, 'stream', 'pause', name), 0, `${name} is paused`)
@@ -139,6 +143,9 @@ for (const place of ['files', 'all'] as const)
       }
       t.match(await source.streamStatus(paused), { state: /paused|mapping|waiting|failed|diverged/ })
       await Promise.all(changes)
+      const image = join(folder, 'after.img')
+      const made = answered(t, source, 'volume', 'create', `${prefix}-after`, '--path', image, '--size', '1MiB')
+      t.equal(await made, 0, 'what does not touch that disk can be changed')
 
       await mend(sites, kind, source)
       const gone = async (): Promise<boolean> => {
@@ -146,7 +153,7 @@ for (const place of ['files', 'all'] as const)
         return code === 0 || errorCode === 'NO_SUCH_STREAM'
       }
       await source.until(gone, Boolean)
-      for (const name of [paused, begun, moved, called]) {
+      for (const name of [paused, begun, moved, called, late].filter((each) => each !== undefined)) {
         await source.until(
           async () => (await source.run('stream', 'resume', name)).code,
           (code) => code === 0,
@@ -154,7 +161,7 @@ for (const place of ['files', 'all'] as const)
         const { state } = await source.until(
           status(name),
           // Mapping, for good: what was written while the mount point was empty lies below the disk now.
-          ({ state, buffer }) => /replicating|diverged|mapping/.test(state) && buffer.move === null,
+          ({ state, buffer }) => /replicating|diverged|mapping|new/.test(state) && buffer.move === null,
         )
         t.comment(`${name}: ${state}`)
         await source.cli('stream', 'initialize', name, '--wait')
