@@ -182,7 +182,8 @@ export class Streams {
     try {
       // Whatever an interrupted removal left under this name is not its beginning.
       await stream.remove()
-      await this.#record(definition)
+      // As it is by now: it may have been paused meanwhile.
+      await this.#records.run(() => this.#put(stream.definition))
     } catch (error) {
       this.#dismiss(stream)
       throw error
@@ -380,7 +381,12 @@ export class Streams {
     for (const volume of volumes) this.#byVolume.delete(volume.name)
   }
 
+  /** One that is being made is recorded when it is. */
   async #record(definition: StreamDefinition): Promise<void> {
+    if (this.#options.store.get(`stream/${definition.name}`)) await this.#put(definition)
+  }
+
+  async #put(definition: StreamDefinition): Promise<void> {
     await this.#options.store.put({ [`stream/${definition.name}`]: definition })
   }
 
