@@ -68,9 +68,9 @@ const proofs: readonly Proof[] = [
     command: (seed) => [
       ...powerCutNode,
       ...['dist/test/crash/power-cut/main.js', '--seed', `${seed}`],
-      ...['--cuts', '2800', '--seconds', '8', '--agents', '8'],
+      ...['--cuts', '2800', '--seconds', '8', '--agents', '9'],
     ],
-    ...{ rounds: 2808, unit: 'cuts', aim: 20_000, besideItself: true },
+    ...{ rounds: 2809, unit: 'cuts', aim: 20_000, besideItself: true },
     counted: (output) => numberIn(output, /\{"cuts":(\d+)/),
   },
   {
