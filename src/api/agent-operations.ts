@@ -246,8 +246,8 @@ export interface AgentOperations extends PoolOperations {
     destination: string
     epochMs?: number
   }): Promise<StreamView>
-  /** Starts it; progress is in the status. */
-  streamInitialize(name: string): Promise<StreamView>
+  /** Starts it; progress is in the status. @param discardJournal one that cannot be replayed is given up, with what is in it alone */
+  streamInitialize(name: string, discardJournal: boolean): Promise<StreamView>
   streamStatus(name: string): Promise<StreamView>
   streamList(): Promise<StreamView[]>
   /** Closes the open epoch now; resolves to its number. `streamWait` waits for it. */
@@ -264,7 +264,8 @@ export interface AgentOperations extends PoolOperations {
   streamVerify(name: string, repair: boolean | null): Promise<StreamView>
   streamPause(name: string): Promise<StreamView>
   streamResume(name: string): Promise<StreamView>
-  streamRemove(name: string): Promise<void>
+  /** @param discardJournal as of streamInitialize() */
+  streamRemove(name: string, discardJournal: boolean): Promise<void>
 
   inboundList(): Promise<InboundView[]>
   inboundShow(stream: string): Promise<InboundView>

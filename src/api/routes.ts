@@ -43,9 +43,19 @@ const streamRoutes: Route[] = [
     operations.streamSet(name, policyOf(body)),
   ),
   named('GET', '/v1/streams/:name', schemas.streamView, (operations, name) => operations.streamStatus(name)),
-  named('DELETE', '/v1/streams/:name', schemas.nothing, (operations, name) => emptied(operations.streamRemove(name))),
-  named('POST', '/v1/streams/:name/initialize', schemas.streamView, (operations, name) =>
-    operations.streamInitialize(name),
+  named(
+    'DELETE',
+    '/v1/streams/:name',
+    schemas.nothing,
+    (operations, name, { discardJournal }) => emptied(operations.streamRemove(name, discardJournal === 'true')),
+    schemas.discardJournalQuery,
+  ),
+  named(
+    'POST',
+    '/v1/streams/:name/initialize',
+    schemas.streamView,
+    (operations, name, { discardJournal }) => operations.streamInitialize(name, discardJournal === 'true'),
+    schemas.discardJournalQuery,
   ),
   named('POST', '/v1/streams/:name/flush', schemas.flushView, (operations, name) => operations.streamFlush(name)),
   changed('/v1/streams/:name/buffer/move', schemas.moveBufferBody, schemas.streamView, (operations, name, body) =>

@@ -280,8 +280,8 @@ export class Agent implements AgentOperations {
     return this.#changes.runBounded(() => this.#streamChanges.run(given.name, create))
   }
 
-  streamInitialize(name: string): Promise<StreamView> {
-    return this.#streamChanges.run(name, () => this.#parts.streams.initialize(name))
+  streamInitialize(name: string, discardJournal: boolean): Promise<StreamView> {
+    return this.#streamChanges.run(name, () => this.#parts.streams.initialize(name, discardJournal))
   }
 
   streamVerify(name: string, repair: boolean | null): Promise<StreamView> {
@@ -328,8 +328,8 @@ export class Agent implements AgentOperations {
     return streams.view(stream)
   }
 
-  streamRemove(name: string): Promise<void> {
-    return this.#streamChanges.run(name, () => this.#parts.streams.remove(name))
+  streamRemove(name: string, discardJournal: boolean): Promise<void> {
+    return this.#streamChanges.run(name, () => this.#parts.streams.remove(name, discardJournal))
   }
 
   async inboundList(): Promise<InboundView[]> {

@@ -107,6 +107,8 @@ export async function attachWanted(
     if (!concerns(volume)) return
     try {
       if (streams.ofVolume(name)?.status().state === 'failed') throw new Error('its stream could not be recovered')
+      // One that could not even be admitted has a journal all the same.
+      await streams.ready(name)
       await volumes.attach(volumes.named(name), readOnly)
     } catch (error) {
       report({ severity: 'error', code: 'ATTACH_FAILED', object: name, text: textOf(error) })

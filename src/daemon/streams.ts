@@ -20,12 +20,11 @@ import type { AgentConfig } from './config.js'
 import type { Destinations } from './destinations.js'
 import { checkHeadroom } from './headroom.js'
 import type { Placement } from './placement.js'
+import { SharedDisks } from './shared-disks.js'
 
 const defaultEpochMs = 1000
 /** Streams that are opened, or stopped, at once: each waits for its disk most of the time. */
 const atOnce = 16
-/** More streams than these have their warnings in one event. */
-const singleEvents = 10
 /** Proved with a thousand; what each takes of memory and descriptors is in src/README.md. */
 const streamLimit = 1024
 /** How often forecasts look. */
@@ -67,14 +66,14 @@ export class Streams {
   readonly #recoverer = new LentWorker(recoveryWorker)
   /** Held while a definition is recorded or removed. Nothing waits for another disk than that of the state there. */
   readonly #records = new Exclusive()
-  /** Of the buffer with a volume, by stream. */
-  readonly #sharedDisks = new Map<string, string | null>()
+  readonly #sharedDisks: SharedDisks
   readonly #watch = setInterval(() => {
     for (const stream of this.#streams.values()) stream.watch(performance.now())
   }, watchMs).unref()
 
   constructor(options: StreamsOptions) {
     this.#options = options
+    this.#sharedDisks = new SharedDisks({ ...options, bufferDirectory: options.config.bufferDirectory })
   }
 
   /**
@@ -96,14 +95,14 @@ export class Streams {
     await eachOf(recorded, atOnce, async (value) => {
       try {
         const stream = this.#streams.get(value.name) ?? this.#admit(value)
-        if (!this.#sharedDisks.get(value.name) && (await this.#lookAtDisks(stream))) shared.push(stream)
+        if (!this.#sharedDisks.of(value.name) && (await this.#sharedDisks.look(stream))) shared.push(stream)
         await stream.start()
       } catch (error) {
         // A stream that was admitted says so itself.
         if (!this.#streams.has(value.name)) this.#say('error', 'STREAM_UNUSABLE', value.name, error)
       }
     })
-    this.#sayShared(shared)
+    this.#sharedDisks.say(shared)
   }
 
   /**
@@ -181,40 +180,15 @@ export class Streams {
     const stream = this.#admit(definition)
     try {
       // Whatever an interrupted removal left under this name is not its beginning.
-      await stream.remove()
+      await stream.remove(false)
       // As it is by now: it may have been paused meanwhile.
       await this.#records.run(() => this.#put(stream.definition))
     } catch (error) {
       this.#dismiss(stream)
       throw error
     }
-    if (await this.#lookAtDisks(stream)) this.#sayShared([stream])
+    await this.#sharedDisks.lookAndSay(stream)
     return stream
-  }
-
-  /** @returns whether the buffer shares a disk with a volume. Nothing is refused: a machine may have but one disk. */
-  async #lookAtDisks({ definition: { name, volumes }, buffer: { directory } }: SourceStream): Promise<boolean> {
-    const names = volumes.map((volume) => volume.name)
-    const disk = await this.#options.placement.sharedDisk(directory, names)
-    this.#sharedDisks.set(name, disk)
-    return disk !== null
-  }
-
-  /** Of many at once in one event: they would drive all else out of the log. */
-  #sayShared(streams: readonly SourceStream[]): void {
-    const warn = (object: string, text: string): void => {
-      this.#options.report({ severity: 'warning', code: 'BUFFER_SHARES_DISK', object, text })
-    }
-    const why = 'they slow each other, and are lost together.'
-    if (streams.length > singleEvents) {
-      const text = `The source buffers of ${streams.length} streams lie on a disk with a volume: ${why}`
-      warn(this.#options.config.bufferDirectory, text)
-      return
-    }
-    for (const { definition, buffer } of streams) {
-      const disk = this.#sharedDisks.get(definition.name)
-      warn(definition.name, `The source buffer ${buffer.directory} and a volume lie on the disk ${disk}: ${why}`)
-    }
   }
 
   /** What is not given stays. */
@@ -240,7 +214,7 @@ export class Streams {
     const folder = folderName(stream.definition)
     if (directory === null) await stream.abortBufferMove()
     else await stream.moveBuffer(await newBufferFolder({ directory, name: folder, current, usedBytes, placement }))
-    if (await this.#lookAtDisks(stream)) this.#sayShared([stream])
+    await this.#sharedDisks.lookAndSay(stream)
     return this.view(stream)
   }
 
@@ -252,11 +226,11 @@ export class Streams {
       .filter((directory) => !directory.startsWith(`${bufferDirectory}/`))
   }
 
-  /** @throws StorageError as of checkHeadroom() */
-  async initialize(name: string): Promise<StreamView> {
+  /** @throws StorageError as of checkHeadroom() and SourceStream */
+  async initialize(name: string, discardJournal: boolean): Promise<StreamView> {
     const stream = this.get(name)
     await checkHeadroom('stream initialize', name)
-    await stream.initialize()
+    await stream.initialize(discardJournal)
     return this.view(stream)
   }
 
@@ -270,10 +244,10 @@ export class Streams {
     })
   }
 
-  async remove(name: string): Promise<void> {
+  async remove(name: string, discardJournal: boolean): Promise<void> {
     const stream = this.get(name)
     const { state } = stream.status()
-    await stream.remove()
+    await stream.remove(discardJournal)
     // The definition goes last: after a crash the removal can be asked for again.
     await this.#records.run(async () => {
       await this.#options.store.remove([`stream/${name}`])
@@ -333,7 +307,7 @@ export class Streams {
       generation: position.generation,
       initialize: stream.copyProgress(),
       caughtUpInSeconds: stream.caughtUpInSeconds,
-      buffer: { ...stream.buffer, sharedDisk: this.#sharedDisks.get(name) ?? null },
+      buffer: { ...stream.buffer, sharedDisk: this.#sharedDisks.of(name) },
       catchUp: stream.catchUpProgress(),
       verify: stream.verifyStatus(),
       counters: position.counters,
@@ -400,6 +374,6 @@ function missing(stream: string, volume: string): never {
     op: 'stream',
     object: volume,
     retry: 'later',
-    hint: `Its pool is not open here. See: tidemark pool list; import the pool, then the stream goes on, or: tidemark stream remove ${stream}`,
+    hint: `Its pool is not open here. See: tidemark pool list; import the pool, then the stream goes on. If it is gone for good: tidemark stream remove ${stream} --discard-journal`,
   })
 }

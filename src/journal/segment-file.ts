@@ -162,7 +162,7 @@ export function missing(object: string): StorageError {
   return new StorageError('JOURNAL_MISSING', {
     op: 'journal read',
     object,
-    hint: 'A segment the journal needs is gone. Put it back, or initialize the stream again.',
+    hint: 'A segment the journal needs is gone. Put it back, or mount the disk it lies on; then: tidemark stream resume NAME.',
   })
 }
 

@@ -145,6 +145,11 @@ export class StreamJournal {
     return this.#record({ bootId: currentBootId() })
   }
 
+  /** The backings hold everything that was ever flushed: it was closed in order, or there is none. */
+  static isClean(state: StateStore, stream: string): boolean {
+    return state.get<JournalState>(stateKey(stream))?.clean ?? true
+  }
+
   /** What is in its folder counts for nothing any more. */
   static forget(state: StateStore, stream: string): Promise<void> {
     return state.remove([stateKey(stream)])

@@ -151,9 +151,9 @@ export class SourceStream {
    * First the backing holds what the old journal promised, then the stream is marked diverged: an agent that dies before
    * the new generation is recorded would pair the old position with the new journal otherwise.
    */
-  async initialize(): Promise<void> {
+  async initialize(discardJournal: boolean): Promise<void> {
     const { verify } = this.position
-    await this.#recovering(() => this.#recording.initialize())
+    await this.#recovering(() => this.#recording.initialize(discardJournal))
     if (isVerifying(verify)) this.#health.say('warning', 'VERIFY_ABORTED', 'ended by an initialisation')
   }
 
@@ -283,9 +283,9 @@ export class SourceStream {
   }
 
   /** Stop recording and forget everything at this site; the copy at the destination stays. */
-  remove(): Promise<void> {
+  remove(discardJournal: boolean): Promise<void> {
     this.#retry.cancel()
-    return this.#recording.remove()
+    return this.#recording.remove(discardJournal)
   }
 
   /** State and why, for people. */

@@ -25,6 +25,7 @@ import {
   type StreamState,
 } from './stream-state.js'
 import { JournalAnswers } from './strict-policy.js'
+import { replayOrDiscard } from './unreplayed-journal.js'
 
 type JournalEvent = Parameters<StreamJournalOptions['onEvent']>[0]
 
@@ -133,10 +134,11 @@ export class StreamRecording {
     this.#startMapping()
   }
 
-  /** What takes over from what is in the order of #recordAgain(), which says why. */
-  initialize(): Promise<void> {
+  /** What takes over from what is in the order of #recordAgain(), which says why. @throws StorageError as of replayOrDiscard() */
+  initialize(discardJournal: boolean): Promise<void> {
     return this.turn(async () => {
       const { buffer, hold } = this.#options
+      if (!this.loops) await replayOrDiscard(this.#options, 'stream initialize', discardJournal, () => this.#start())
       await this.#volumes.hold()
       await this.#mustNotCount()
       await this.#state.move(initializing)
@@ -190,21 +192,20 @@ export class StreamRecording {
     })
   }
 
-  remove(): Promise<void> {
+  /** @throws StorageError as of replayOrDiscard() */
+  remove(discardJournal: boolean): Promise<void> {
     return this.turn(async () => {
-      const { buffer, store, definition, journal } = this.#options
+      const { buffer, store, definition, journal, health, regions } = this.#options
+      const left = (where: string) => (error: unknown) => health.say('warning', 'BUFFER_LEFT', leftText(where, error))
+      if (!this.loops) await replayOrDiscard(this.#options, 'stream remove', discardJournal, () => this.#start())
       await this.#end({ phase: 'diverged', divergedReason: 'Its removal was interrupted.' })
       await buffer.remove()
       await StreamJournal.forget(store, definition.name)
-      await this.#removeFiles(() => removeJournal(journal.directory), journal.directory)
-      await this.#removeFiles(() => this.regions.forget(), this.#options.regions.path)
+      // No other stream has their names: what a disk does not let go of harms nobody.
+      await removeJournal(journal.directory).catch(left(journal.directory))
+      await this.regions.forget().catch(left(regions.path))
       await this.#state.remove()
     })
-  }
-
-  /** No other stream has their names: what a disk does not let go of harms nobody. */
-  async #removeFiles(remove: () => Promise<void>, where: string): Promise<void> {
-    await remove().catch((error) => this.#health.say('warning', 'BUFFER_LEFT', leftText(where, error)))
   }
 
   #overtaken(generation: number): Promise<void> {
@@ -275,8 +276,7 @@ export class StreamRecording {
    * journal, or for the record, would hold up the rest.
    */
   async #halt(drop: boolean): Promise<void> {
-    const running = this.#running
-    const { loops } = this
+    const { loops, running } = this
     if (!loops) return
     this.#running = undefined
     this.#mapping = undefined

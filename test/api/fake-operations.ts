@@ -247,8 +247,8 @@ export class FakeOperations implements AgentOperations {
     return streamView(request.name, { volumes: request.volumes, destination: request.destination, state: 'new' })
   }
 
-  async streamInitialize(name: string): Promise<StreamView> {
-    this.#called('streamInitialize', name)
+  async streamInitialize(name: string, discardJournal: boolean): Promise<StreamView> {
+    this.#called('streamInitialize', name, discardJournal)
     return streamView(name, { state: 'initializing', reason: 'copying', initialize: { doneBytes: 0, totalBytes: 100 } })
   }
 
@@ -300,8 +300,8 @@ export class FakeOperations implements AgentOperations {
     return streamView(name)
   }
 
-  async streamRemove(name: string): Promise<void> {
-    this.#called('streamRemove', name)
+  async streamRemove(name: string, discardJournal: boolean): Promise<void> {
+    this.#called('streamRemove', name, discardJournal)
   }
 
   async inboundList(): Promise<InboundView[]> {

@@ -108,7 +108,7 @@ const table: readonly CommandRow[] = [
     /The buffer of stream s is in/,
   ],
   ['buffer abort s', ['bufferMove', 's', null], { name: 's' }, /The buffer of stream s is in/],
-  ['stream initialize s', ['streamInitialize', 's'], { state: 'initializing' }, /initializing: copying/],
+  ['stream initialize s', ['streamInitialize', 's', false], { state: 'initializing' }, /initializing: copying/],
   ['stream status s', ['streamStatus', 's'], streamView('s'), /^Oldest unsent: +1 min 15 s$/m],
   [
     'stream status',
@@ -132,7 +132,9 @@ const table: readonly CommandRow[] = [
   ['stream verify s --abort', ['streamVerify', 's', null], { verify: { state: 'aborted' } }, /^Stream s: aborted: /],
   ['stream pause s', ['streamPause', 's'], { state: 'paused' }, /paused; writes collect/],
   ['stream resume s', ['streamResume', 's'], { state: 'replicating' }, /replicating: all is sent/],
-  ['stream remove s', ['streamRemove', 's'], { name: 's', removed: true }, /copy at the destination stay/],
+  ['stream remove s', ['streamRemove', 's', false], { name: 's', removed: true }, /copy at the destination stay/],
+  ['stream initialize s --discard-journal', ['streamInitialize', 's', true], { state: 'initializing' }, /copying/],
+  ['stream remove s --discard-journal', ['streamRemove', 's', true], { name: 's', removed: true }, /is forgotten/],
   [
     'inbound list',
     ['inboundList'],

@@ -127,7 +127,8 @@ for (const kind of kinds)
       const elsewhere = join(folder, 'elsewhere')
       // First: a buffer that is moved keeps the turn of all for two minutes.
       const create = ['stream', 'create', late ?? '', '--volume', late ?? '', '--destination', 'far']
-      if (late) t.equal(await answered(t, source, ...create), 'CHANGE_PENDING')
+      // At once, where what it asks the disk for is in memory.
+      if (late) t.match(String(await answered(t, source, ...create)), /^(0|CHANGE_PENDING)$/)
       const changes = [
         answered(t, source, 'stream', 'remove', removed),
         answered(t, source, 'stream', 'initialize', begun),

@@ -11,6 +11,11 @@ const policyOption: Option = {
   flags: '--policy degrade|strict',
   summary: 'when the journal is full: hosts go on and regions are mapped (default), or they wait, then get errors',
 }
+const discardJournalOption: Option = {
+  flags: '--discard-journal',
+  summary: 'a journal that cannot be replayed is given up, with flushed writes that are in it alone',
+}
+const discardJournal = (typed: Typed) => (typed.flag('discard-journal') ? { discardJournal: 'true' } : {})
 const waitOption: Option = { flags: '--wait TIME', summary: 'with strict: how long a write waits (default: 30s)' }
 
 function policyOf(typed: Typed): { policy?: string; wait?: string } {
@@ -56,12 +61,13 @@ export const streamCommands: Command[] = [
   {
     name: 'stream initialize',
     arguments: ['NAME'],
-    options: [{ flags: '--wait', summary: 'return when the first copy is complete' }],
-    usage: 'NAME [--wait]',
+    options: [{ flags: '--wait', summary: 'return when the first copy is complete' }, discardJournalOption],
+    usage: 'NAME [--wait] [--discard-journal]',
     summary: 'Copy the volumes as they are, while they are in use; afterwards only writes cross.',
     example: 'tidemark stream initialize gold --wait',
     run: async (context, typed) => {
-      const started = await post(context, typed, 'initialize')
+      const path = ['streams', typed.argument('NAME'), 'initialize']
+      const started = await context.agent.call<StreamView>({ method: 'POST', path, query: discardJournal(typed) })
       const stream = typed.flag('wait') ? await waitForInitialize(context, started.name) : started
       context.terminal.result(stream, [`Stream ${stream.name} is ${stream.state}: ${stream.reason}`])
     },
@@ -162,13 +168,13 @@ export const streamCommands: Command[] = [
   {
     name: 'stream remove',
     arguments: ['NAME'],
-    options: [],
-    usage: 'NAME',
+    options: [discardJournalOption],
+    usage: 'NAME [--discard-journal]',
     summary: 'Forget the stream; the volumes and the copy at the destination stay.',
     example: 'tidemark stream remove gold',
     run: async ({ agent, terminal }, typed) => {
       const name = typed.argument('NAME')
-      await agent.call({ method: 'DELETE', path: ['streams', name] })
+      await agent.call({ method: 'DELETE', path: ['streams', name], query: discardJournal(typed) })
       terminal.result({ name, removed: true }, [
         `Stream ${name} is forgotten. Its volumes and the copy at the destination stay; a new stream begins with a new first copy.`,
       ])

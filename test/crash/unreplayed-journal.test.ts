@@ -1,0 +1,105 @@
+/**
+ * A journal that holds what a host flushed, and cannot be replayed for now: no command throws it away unasked, and no host
+ * sees its volume without it.
+ */
+import { readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import t, { type Test } from 'tap'
+import type { VolumeView } from '../../src/api/agent-operations.js'
+import { Agent, flush, mirror, pair } from '../fixtures/agent.js'
+import { bufferFolder } from '../fixtures/lost-journal.js'
+import { scratchFolder } from '../fixtures/paths.js'
+import { command, difference, farPath, type Sites } from '../fixtures/sites.js'
+
+const folder = scratchFolder(t, 'unreplayed-journal')
+const config = join(folder, 'source.yaml')
+// Nothing a host flushes gets to its volume's disk meanwhile.
+writeFileSync(config, 'journal: { checkpoint: 1m }\n')
+const source = await Agent.start(t, folder, 'source', ['--config', config])
+const destination = await Agent.start(t, folder, 'destination')
+const sites: Sites = { folder, source, destination }
+await pair(source, destination, { via: 'https' })
+const flushed = join(folder, 'flushed')
+
+const dd = (from: string, to: string): Promise<string> =>
+  command('dd', `if=${from}`, `of=${to}`, 'bs=64k', 'count=1', 'iflag=fullblock', 'conv=notrunc,fsync', 'status=none')
+
+/** The machine of a stream goes down when its host has flushed: the backing alone does not have that. */
+async function goDown(name: string): Promise<{ image: string }> {
+  const { device, path } = await source.volume(folder, name, '4MiB')
+  await mirror(source, name, [name])
+  await dd('/dev/urandom', flushed)
+  await dd(flushed, device)
+  await source.killWithDevices()
+  await dd('/dev/zero', path)
+  return { image: path }
+}
+
+const deviceOf = async (name: string): Promise<string | null> => (await source.get<VolumeView>('volumes', name)).device
+
+async function hasIt(t: Test, name: string): Promise<void> {
+  const device = await source.until(
+    () => deviceOf(name),
+    (device) => device !== null,
+  )
+  await command('cmp', '--bytes', '65536', flushed, device!)
+  await flush(source, name)
+  t.equal(await difference(device!, await farPath(sites, name)), '', 'both sides are equal')
+}
+
+for (const ask of ['initialize', 'remove'] as const) {
+  t.test(`stream ${ask} while the disk of the buffer is not mounted`, async (t) => {
+    const name = `unreplayed-${ask}`
+    await goDown(name)
+    const buffer = bufferFolder(source, name)
+    renameSync(buffer, `${buffer}-away`)
+    await source.start()
+    t.match(await source.streamStatus(name), { state: 'failed' })
+    const refused = await source.run('stream', ask, name)
+    t.match(refused, { code: 1, errorCode: 'JOURNAL_NOT_REPLAYED' })
+    t.match(refused.stderr, /JOURNAL_MISSING.*--discard-journal/s)
+    t.equal(await deviceOf(name), null, 'its host waits')
+
+    rmSync(buffer, { recursive: true, force: true })
+    renameSync(`${buffer}-away`, buffer)
+    await source.cli('stream', ask, name)
+    if (ask === 'remove') {
+      await destination.cli('inbound', 'remove', name, '--yes')
+      await mirror(source, name, [name])
+    }
+    await hasIt(t, name)
+  })
+}
+
+t.test('a journal that is lost for good is given up when that is asked for', async (t) => {
+  for (const ask of ['initialize', 'remove'] as const) {
+    const name = `discarded-${ask}`
+    const { image } = await goDown(name)
+    rmSync(bufferFolder(source, name), { recursive: true })
+    await source.start()
+    t.match(await source.run('stream', ask, name), { code: 1, errorCode: 'JOURNAL_NOT_REPLAYED' })
+    await source.cli('stream', ask, name, '--discard-journal')
+    const device = await source.until(
+      () => deviceOf(name),
+      (device) => device !== null,
+    )
+    t.equal(await difference(device!, image), '', 'what the disk has is what its host gets')
+    const told = (await source.events()).filter(({ code, object }) => code === 'JOURNAL_DISCARDED' && object === name)
+    t.equal(told.length, 1, 'and an event says so')
+  }
+})
+
+t.test('the pairing of a stream is lost with the state directory of its machine', async (t) => {
+  const name = 'unpaired'
+  await goDown(name)
+  const secrets = join(source.state, 'destinations')
+  const [file = ''] = readdirSync(secrets)
+  renameSync(join(secrets, file), join(folder, file))
+  await source.start()
+  t.match(await source.run('volume', 'attach', name), { code: 1, errorCode: 'NO_SUCH_DESTINATION' })
+  t.equal(await deviceOf(name), null, 'its host waits')
+  await source.stop()
+  renameSync(join(folder, file), join(secrets, file))
+  await source.start()
+  await hasIt(t, name)
+})
