@@ -20,6 +20,7 @@ import type { AgentConfig } from './config.js'
 import type { Destinations } from './destinations.js'
 import { checkHeadroom } from './headroom.js'
 import type { Placement } from './placement.js'
+import { holdersOf, type PoolOf, volumeAway } from './stream-pools.js'
 
 const defaultEpochMs = 1000
 /** Streams that are opened, or stopped, at once: each waits for its disk most of the time. */
@@ -39,8 +40,8 @@ export interface StreamsOptions {
     readonly get: (name: string) => HostVolume
     readonly find: (name: string) => HostVolume | undefined
   }
-  /** The id of the pool that has the volume, if one does. */
-  readonly poolOf: (volume: string) => string | undefined
+  /** The pool that has the volume, if one does. */
+  readonly poolOf: PoolOf
   readonly destinations: Destinations
   readonly placement: Placement
   readonly packers: PackWorkers
@@ -165,7 +166,7 @@ export class Streams {
       if (readOnly) throw this.#refuse('VOLUME_READ_ONLY', name, 'Nothing is ever written to it. Make a clone of it.')
       const other = this.ofVolume(name)
       if (other) throw this.#refuse('VOLUME_IN_USE', name, `It belongs to the stream ${other.definition.name} already.`)
-      const pool = this.#options.poolOf(name)
+      const pool = this.#options.poolOf(name)?.id
       return { index, name, sizeBytes, ...(pool !== undefined && { pool }) }
     })
     this.#options.destinations.get(given.destination)
@@ -346,7 +347,8 @@ export class Streams {
     const directory = path.join(config.bufferDirectory, folderName(definition))
     const stream: SourceStream = new SourceStream({
       definition,
-      findVolume: (name) => volumes.find(name) ?? missing(definition.name, name),
+      findVolume: (name) => volumes.find(name) ?? volumeAway(definition.name, name),
+      holders: () => holdersOf(definition, this.#options.poolOf),
       pairingId: pairing.id,
       secret: deriveStreamSecret(pairing.secret, Buffer.from(definition.id, 'hex')),
       store,
@@ -393,13 +395,4 @@ export class Streams {
   #refuse(code: string, object: string, hint: string): StorageError {
     return new StorageError(code, { op: 'stream create', object, hint })
   }
-}
-
-function missing(stream: string, volume: string): never {
-  throw new StorageError('VOLUME_AWAY', {
-    op: 'stream',
-    object: volume,
-    retry: 'later',
-    hint: `Its pool is not open here. See: tidemark pool list; import the pool, then the stream goes on, or: tidemark stream remove ${stream}`,
-  })
 }

@@ -124,9 +124,9 @@ export function decodeCatalog(bytes: Buffer, poolId: Buffer): CatalogImage | 'ne
 export function catalogText(catalog: Catalog): string {
   const layers = [...catalog.layers].sort(([a], [b]) => a - b)
   const volumes = [...catalog.volumes.values()].sort((a, b) => a.id - b.id).map(volumeObject)
-  const { name, createdAt, nextId } = catalog
+  const { name, createdAt, nextId, holder } = catalog
   const devices = catalog.devices.map(deviceObject)
-  return JSON.stringify({ name, createdAt, nextId, devices, layers, volumes })
+  return JSON.stringify({ name, createdAt, nextId, ...(holder !== null && { holder }), devices, layers, volumes })
 }
 
 /** Keys in one order, whoever made the entry. */
@@ -168,6 +168,7 @@ function parseCatalog(text: string): Catalog {
     name: string(root.name),
     createdAt: string(root.createdAt),
     nextId: count(root.nextId),
+    holder: root.holder === undefined ? null : string(root.holder),
     devices: list(root.devices).map((entry) => {
       const { sizeBytes, path } = record(entry)
       return { sizeBytes: count(sizeBytes), path: string(path) }

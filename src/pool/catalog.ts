@@ -47,6 +47,8 @@ export interface Catalog {
   readonly createdAt: string
   /** Ids of volumes and layers from here on were never used. */
   nextId: number
+  /** Made anew by each agent that opens the pool and did not have it last; null: by none that knows of it. */
+  holder: string | null
   readonly devices: DeviceEntry[]
   /** Each layer's parent; noLayer for a root. */
   readonly layers: Map<LayerId, LayerId>
@@ -94,6 +96,7 @@ export type Operation =
   /** `layer` becomes the volume's top layer, over the snapshot's; the old one becomes garbage. */
   | { readonly op: 'rollback'; readonly volume: VolumeId; readonly name: string; readonly layer: LayerId }
   | { readonly op: 'set-image'; readonly volume: VolumeId; readonly image: ImageOrigin | null }
+  | { readonly op: 'hold'; readonly holder: string }
   | { readonly op: 'add-device'; readonly device: number; readonly sizeBytes: number; readonly path: string }
   /** A garbage layer's units are all its only child's: that gets its parent. Holes are moved by the caller. */
   | { readonly op: 'merged'; readonly layer: LayerId; readonly child: LayerId }
@@ -101,7 +104,7 @@ export type Operation =
   | { readonly op: 'dropped'; readonly layer: LayerId }
 
 export function emptyCatalog(name: string, createdAt: string, devices: readonly DeviceEntry[]): Catalog {
-  return { name, createdAt, nextId: 1, devices: [...devices], layers: new Map(), volumes: new Map() }
+  return { name, createdAt, nextId: 1, holder: null, devices: [...devices], layers: new Map(), volumes: new Map() }
 }
 
 /**
@@ -170,6 +173,10 @@ export function applyOperation(catalog: Catalog, operation: Operation): void {
     }
     case 'set-image':
       change(catalog, operation.volume, { image: operation.image })
+      return
+    case 'hold':
+      assert(operation.holder.length > 0, 'a holder')
+      catalog.holder = operation.holder
       return
     case 'add-device':
       assert.equal(operation.device, catalog.devices.length, 'devices are added in order')

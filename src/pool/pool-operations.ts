@@ -208,6 +208,10 @@ export class PoolOperations {
     )
   }
 
+  hold(holder: string): Promise<void> {
+    return this.#durably(() => this.#append(() => ({ op: 'hold', holder })))
+  }
+
   /** Another kind of change to the catalog, in line with these. */
   exclusively<T>(step: () => Promise<T>): Promise<T> {
     return this.#exclusive.run(step)

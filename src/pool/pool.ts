@@ -91,6 +91,10 @@ export class Pool implements ThinPool {
     return this.#pool.store.poolId.toString('hex')
   }
 
+  get holder(): string | null {
+    return this.#pool.state.catalog.holder
+  }
+
   facts(): PoolFacts {
     this.#pool.take()
     const { units, geometry } = this.#pool.state
@@ -221,6 +225,10 @@ export class Pool implements ThinPool {
     await log.sync()
     this.#pool.report('info', 'POOL_EXTENDED', `${path} is part of the pool now.`)
     this.#pool.onSpace()
+  }
+
+  hold(holder: string): Promise<void> {
+    return this.#pool.operations.hold(holder)
   }
 
   async close(): Promise<void> {

@@ -89,6 +89,8 @@ export interface OpenThinVolume {
 export interface ThinPool {
   readonly name: string
   readonly id: string
+  /** As hold() has it; null: nobody has called that yet. */
+  readonly holder: string | null
   facts(): PoolFacts
   volumes(): ThinVolumeFacts[]
   volume(name: string): ThinVolumeFacts
@@ -128,6 +130,8 @@ export interface ThinPool {
   ): Promise<OpenThinVolume>
 
   extend(device: string, sizeBytes?: number): Promise<void>
+  /** Whoever had it before sees, when it opens the pool again, that somebody else had it since. */
+  hold(holder: string): Promise<void>
   /** A sync and a checkpoint; then it may be imported elsewhere. Not while volumes are open. */
   close(): Promise<void>
 }

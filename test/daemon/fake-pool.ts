@@ -20,6 +20,9 @@ export class FakePool implements ThinPool {
   readonly name: string
   readonly id: string
   readonly paths: string[]
+  holder: string | null = null
+  /** As where the log cannot be written. */
+  holdFails = false
   closed = false
   /** What the real one would refuse to close for. */
   busy = false
@@ -138,6 +141,11 @@ export class FakePool implements ThinPool {
     if (device.endsWith('bad')) throw refusal('DEVICE_FAILED', device)
     await writeFile(device, this.id)
     this.paths.push(device)
+  }
+
+  async hold(holder: string): Promise<void> {
+    if (this.holdFails) throw refusal('POOL_FAILED', this.name)
+    this.holder = holder
   }
 
   async close(): Promise<void> {
