@@ -155,6 +155,7 @@ export class Pools {
     return { name, paths: record.paths }
   }
 
+  /** Resolves to a view whose reason is what the pool may lack, if anything. */
   async import(given: readonly string[]): Promise<PoolView> {
     const op = 'pool import'
     const paths = await Promise.all(given.map((path) => resolveDevice(op, path)))
@@ -170,14 +171,15 @@ export class Pools {
       const known = this.#entries.get(pool.name)
       if (known && (known.pool || known.checking || known.record.id !== pool.id)) throw nameInUse(op, pool.name)
       this.#checkVolumeNames(op, pool)
-      await this.#known.hold(pool, known !== undefined)
+      const lacking = await this.#known.hold(pool, known !== undefined)
       await this.#record(pool)
+      this.#tell('POOL_IMPORTED', pool.name, `from ${paths.join(', ')}`)
+      const view = this.view(pool.name)
+      return { ...view, reason: lacking || view.reason }
     } catch (error) {
       await pool.close()
       throw error
     }
-    this.#tell('POOL_IMPORTED', pool.name, `from ${paths.join(', ')}`)
-    return this.view(pool.name)
   }
 
   /** @param yes although there are volumes in it, or nobody knows */

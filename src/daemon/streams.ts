@@ -20,7 +20,7 @@ import type { AgentConfig } from './config.js'
 import type { Destinations } from './destinations.js'
 import { checkHeadroom } from './headroom.js'
 import type { Placement } from './placement.js'
-import { holdersOf, type PoolOf, volumeAway } from './stream-pools.js'
+import { holdersOf, noteInPools, type PoolOf, volumeAway } from './stream-pools.js'
 
 const defaultEpochMs = 1000
 /** Streams that are opened, or stopped, at once: each waits for its disk most of the time. */
@@ -40,7 +40,6 @@ export interface StreamsOptions {
     readonly get: (name: string) => HostVolume
     readonly find: (name: string) => HostVolume | undefined
   }
-  /** The pool that has the volume, if one does. */
   readonly poolOf: PoolOf
   readonly destinations: Destinations
   readonly placement: Placement
@@ -99,6 +98,7 @@ export class Streams {
         const stream = this.#streams.get(value.name) ?? this.#admit(value)
         if (!this.#sharedDisks.get(value.name) && (await this.#lookAtDisks(stream))) shared.push(stream)
         await stream.start()
+        await noteInPools(stream, this.#options)
       } catch (error) {
         // A stream that was admitted says so itself.
         if (!this.#streams.has(value.name)) this.#say('error', 'STREAM_UNUSABLE', value.name, error)
@@ -258,6 +258,7 @@ export class Streams {
     const stream = this.get(name)
     await checkHeadroom('stream initialize', name)
     await stream.initialize()
+    await noteInPools(stream, this.#options)
     return this.view(stream)
   }
 
@@ -275,6 +276,7 @@ export class Streams {
     const stream = this.get(name)
     const { state } = stream.status()
     await stream.remove()
+    await noteInPools(stream, this.#options)
     // The definition goes last: after a crash the removal can be asked for again.
     await this.#records.run(async () => {
       await this.#options.store.remove([`stream/${name}`])

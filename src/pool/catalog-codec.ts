@@ -138,10 +138,12 @@ export function snapshotObject({ name, layer, sizeBytes, createdAt, hidden }: Sn
   return { name, layer, sizeBytes, createdAt, hidden }
 }
 
-export function volumeObject(volume: VolumeEntry): VolumeEntry {
-  const { id, name, sizeBytes, layer, createdAt, role, origin, image } = volume
+/** As the text has it: a volume in no stream does not say so. */
+export function volumeObject(volume: VolumeEntry): Omit<VolumeEntry, 'stream'> & { readonly stream?: string } {
+  const { id, name, sizeBytes, layer, createdAt, role, origin, image, stream } = volume
   const snapshots = volume.snapshots.map(snapshotObject)
-  return { id, name, sizeBytes, layer, createdAt, role, origin, image: imageObject(image), snapshots }
+  const inStream = stream !== null && { stream }
+  return { id, name, sizeBytes, layer, createdAt, role, origin, image: imageObject(image), ...inStream, snapshots }
 }
 
 function imageObject(image: ImageOrigin | null): ImageOrigin | null {
@@ -190,6 +192,7 @@ function parseVolume(value: unknown): VolumeEntry {
     role: entry.role,
     origin: entry.origin === null ? null : string(entry.origin),
     image: entry.image === null ? null : parseImage(record(entry.image)),
+    stream: entry.stream === undefined ? null : string(entry.stream),
     snapshots: list(entry.snapshots).map(parseSnapshot),
   }
 }

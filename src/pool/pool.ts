@@ -42,10 +42,12 @@ const defaultWaitForSpaceMs = 60_000
 
 /** One pool, open in this agent. DESIGN.md says how it works. */
 export class Pool implements ThinPool {
+  readonly afterCrash: boolean
   readonly #pool: RunningPool
 
-  private constructor(pool: RunningPool) {
+  private constructor(pool: RunningPool, afterCrash: boolean) {
     this.#pool = pool
+    this.afterCrash = afterCrash
   }
 
   /**
@@ -73,7 +75,7 @@ export class Pool implements ThinPool {
       // From here on the pool says that it is open, and on which boot; what was recovered is in both trees.
       await pool.checkpointer.runAs({ twice: needed })
       begin(pool)
-      return new Pool(pool)
+      return new Pool(pool, needed)
     } catch (error) {
       // The checkpoint that was to begin it.
       if (pool) onFailed()
@@ -166,6 +168,10 @@ export class Pool implements ThinPool {
 
   setImage(name: string, image: ImageOrigin | null): Promise<void> {
     return this.#pool.operations.setImage(name, image)
+  }
+
+  setStream(name: string, stream: string | null): Promise<void> {
+    return this.#pool.operations.setStream(name, stream)
   }
 
   diff(volume: string, from: string, to: string | null): Promise<ByteExtent[]> {

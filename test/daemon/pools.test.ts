@@ -212,6 +212,59 @@ t.test(
   },
 )
 
+t.test(
+  'an import says what the pool may lack: where it was not closed, and another agent had its volumes in a stream',
+  async (t) => {
+    const { engine, create, file, pools } = agent(t)
+    const { id } = await create('p', 'a')
+    const pool = engine.pools.get(id)!
+    for (const name of ['v', 'w', 'x']) await pool.createVolume(name, 512)
+    await pools.close()
+    for (const [afterCrash, streams, lacks] of [
+      [true, { v: 'gold', w: 'gold' }, true],
+      [false, { v: 'gold', w: null }, false],
+      [true, { v: null, w: null }, false],
+    ] as const) {
+      for (const [name, stream] of Object.entries(streams)) await pool.setStream(name, stream)
+      pool.afterCrash = afterCrash
+      const elsewhere = agent(t, engine)
+      const { reason } = await elsewhere.pools.import([file('a')])
+      const said = elsewhere.events.filter(({ code }) => code === 'POOL_LACKS_WRITES')
+      if (lacks) {
+        t.match(
+          reason,
+          /flushes of v \(stream gold\), w \(stream gold\): of these volumes flushed writes may be missing/,
+        )
+        t.strictSame(said, [{ severity: 'warning', code: 'POOL_LACKS_WRITES', object: 'p', text: reason }])
+      } else {
+        t.equal(reason, 'all is well')
+        t.strictSame(said, [])
+      }
+      t.strictSame(
+        pool.volumes().map(({ stream }) => stream),
+        [null, null, null],
+        'streams are those of the holder',
+      )
+      await elsewhere.pools.export('p')
+    }
+  },
+)
+
+t.test('an agent whose own pool was not closed lacks nothing: it has the journals', async (t) => {
+  const { engine, create, file, pools, store } = agent(t)
+  const { id } = await create('p', 'a')
+  const pool = engine.pools.get(id)!
+  await pool.createVolume('v', 512)
+  await pool.setStream('v', 'gold')
+  await pools.close()
+  pool.afterCrash = true
+  renameSync(file('a'), file('away'))
+  const next = agent(t, engine, store)
+  await next.pools.open()
+  t.equal((await next.pools.import([file('away')])).reason, 'all is well')
+  t.equal(pool.volume('v').stream, 'gold')
+})
+
 t.test('an agent that dies before it has recorded that it holds a pool is no holder of it', async (t) => {
   const { pools, engine, store, create, file } = agent(t)
   const { id } = await create('p', 'a')

@@ -5,7 +5,7 @@
 import { readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import type { VolumeView } from '../../src/api/agent-operations.js'
+import type { PoolView, VolumeView } from '../../src/api/agent-operations.js'
 import { Agent, flush, mirror } from '../fixtures/agent.js'
 import { command, difference, farPath } from '../fixtures/sites.js'
 import { createPool, thinVolume, twoThinSites } from '../fixtures/thin-sites.js'
@@ -53,13 +53,18 @@ async function timesDiverged(name: string): Promise<number> {
   return (await source.events()).filter(({ code, object }) => code === 'STREAM_DIVERGED' && object === name).length
 }
 
-/** The other agent has the pool, and a host there writes and flushes. */
-async function usedElsewhere(name: string): Promise<void> {
-  await standby.cli('pool', 'import', poolFile(name))
+/** The other agent has the pool, and a host there writes and flushes. @returns what it was told of the pool */
+async function usedElsewhere(name: string): Promise<string> {
+  const { reason } = await standby.cli<PoolView>('pool', 'import', poolFile(name))
   const there = await attached(standby, name)
   await write(there, 0, 'b')
   await write(there, 3, 'b')
   await standby.cli('volume', 'detach', name)
+  return reason
+}
+
+async function saysWhatItLacks(name: string): Promise<boolean> {
+  return (await standby.events()).some(({ code, object }) => code === 'POOL_LACKS_WRITES' && object === name)
 }
 
 /** What was written elsewhere is there, the stream says so, and begins anew. */
@@ -99,9 +104,11 @@ for (const [how, name] of [
 ] as const) {
   t.test(`its agent ${how}, the pool is written elsewhere and comes back`, async (t) => {
     await recorded(name)
-    if (name === 'killed') await source.killWithDevices()
-    else await source.stop()
-    await usedElsewhere(name)
+    const killed = name === 'killed'
+    await (killed ? source.killWithDevices() : source.stop())
+    const told = await usedElsewhere(name)
+    t.match(told, killed ? 'killed (stream killed): of these volumes flushed writes may be missing' : /space is free$/)
+    t.equal(await saysWhatItLacks(name), killed)
     await standby.cli('pool', 'export', name)
     await source.start()
     t.ok(
@@ -147,4 +154,8 @@ t.test('a pool that nobody else had goes on where it was, also when it was given
   await write(device, 1, 'c')
   await flush(source, name)
   t.equal(await difference(device, await farPath(sites, name)), '')
+  await source.cli('stream', 'remove', name)
+  await source.killWithDevices()
+  await usedElsewhere(name)
+  t.notOk(await saysWhatItLacks(name), 'without a stream flushes reach the pool')
 })

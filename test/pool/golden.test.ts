@@ -7,13 +7,13 @@ import { checkPool } from '../../src/pool/check.js'
 import { noLayer, unitIndex } from '../../src/pool/geometry.js'
 import type { LogRecord } from '../../src/pool/log-record.js'
 import { repositoryRoot, scratchFolder } from '../fixtures/paths.js'
-import { golden, held, poolId, writeGoldenPool } from '../fixtures/pool/golden-pool.js'
+import { golden, heldOperations, poolId, writeGoldenPool } from '../fixtures/pool/golden-pool.js'
 import { PoolRig } from '../fixtures/pool/pool-rig.js'
 
 const imageOf = (name: string): Buffer =>
   gunzipSync(readFileSync(join(repositoryRoot, 'test/fixtures/pool', `${name}.pool.gz`)))
 const image = imageOf('golden-v1')
-const imageWithHolder = imageOf('golden-v1-holder')
+const heldImage = imageOf('golden-v1-held')
 
 function goldenRig(test: Parameters<typeof scratchFolder>[0], bytes = image): PoolRig {
   const path = join(scratchFolder(test, 'golden'), 'pool')
@@ -77,25 +77,35 @@ t.test('after a restart of the machine the golden pool has what was committed', 
   t.strictSame({ clean, usable }, { clean: true, usable: true })
 })
 
-t.test('a pool that was held has its holder; one that never was has none', async (t) => {
-  const before = await goldenRig(t).open({ bootId: golden.bootId })
-  t.equal(before.catalog.holder, null)
-  const rig = goldenRig(t, imageWithHolder)
-  const store = await rig.open({ bootId: golden.bootId })
-  t.equal(store.catalog.holder, '00112233445566778899aabbccddeeff')
-  t.equal(
-    catalogText(store.catalog),
-    catalogText(before.catalog).replace('"nextId":6', '"nextId":6,"holder":"00112233445566778899aabbccddeeff"'),
-    'all else is the same',
-  )
-  await before.close()
-  await store.close()
-})
+t.test(
+  'a pool that was held has its holder, and the streams of its volumes; one that never was has none',
+  async (t) => {
+    const before = await goldenRig(t).open({ bootId: golden.bootId })
+    t.equal(before.catalog.holder, null)
+    t.strictSame(
+      [...before.catalog.volumes.values()].map(({ stream }) => stream),
+      [null, null],
+    )
+    const rig = goldenRig(t, heldImage)
+    const store = await rig.open({ bootId: golden.bootId })
+    t.equal(store.catalog.holder, '00112233445566778899aabbccddeeff')
+    t.strictSame(
+      [...store.catalog.volumes.values()].map(({ stream }) => stream),
+      ['gold', null],
+    )
+    const without = catalogText(store.catalog)
+      .replace('"holder":"00112233445566778899aabbccddeeff",', '')
+      .replace('"stream":"gold",', '')
+    t.equal(without, catalogText(before.catalog), 'all else is the same')
+    await before.close()
+    await store.close()
+  },
+)
 
 t.test('the golden pools are written today byte by byte', async (t) => {
   for (const [expected, more] of [
     [image, []],
-    [imageWithHolder, [held]],
+    [heldImage, heldOperations],
   ] as const) {
     const path = join(scratchFolder(t, 'golden'), 'pool')
     await writeGoldenPool(path, more)
