@@ -92,9 +92,9 @@ export class Agent implements AgentOperations {
 
   async poolImport(paths: readonly string[]): Promise<PoolView> {
     return this.#changes.run(async () => {
-      const { name } = await this.#parts.pools.import(paths)
+      const { name, reason } = await this.#parts.pools.import(paths)
       await this.#poolOpened(name)
-      return this.#parts.pools.view(name)
+      return { ...this.#parts.pools.view(name), reason }
     })
   }
 

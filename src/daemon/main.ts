@@ -135,7 +135,7 @@ export async function runAgent(options: AgentOptions): Promise<void> {
     void attachWanted(volumes, streams, report, (name) => names.includes(name))
   const streams: Streams = new Streams({
     ...{ store, intercept, config, volumes, destinations, placement, packers, report, attachAgain },
-    poolOf: (volume) => pools.ofVolume(volume)?.id,
+    poolOf: (volume) => pools.ofVolume(volume),
   })
   const inbound = new InboundStreams({
     store,

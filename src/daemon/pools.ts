@@ -6,6 +6,7 @@ import type { StateStore } from '../block/state-store.js'
 import { StorageError } from '../block/storage-error.js'
 import { KiB, MiB } from '../block/units.js'
 import type { CreatePoolOptions, ThinPool } from '../pool/thin-pool.js'
+import { KnownPools } from './known-pools.js'
 import { type PreparedDevice, prepareDevice } from './pool-devices.js'
 import type { PoolEngine } from './pool-engine.js'
 
@@ -51,10 +52,12 @@ export interface PoolsOptions {
 /** The thin pools of this agent, by name. One that cannot be opened says why, and keeps no other from its volumes. */
 export class Pools {
   readonly #options: PoolsOptions
+  readonly #known: KnownPools
   readonly #entries = new Map<string, Entry>()
 
   constructor(options: PoolsOptions) {
     this.#options = options
+    this.#known = new KnownPools(options.store, options.report)
   }
 
   async open(): Promise<void> {
@@ -116,6 +119,7 @@ export class Pools {
     if (this.#entries.has(name)) throw nameInUse(op, name)
     const devices = await this.#prepare(op, request.devices, request.force ?? false)
     const pool = await this.#make(devices, { name, unitBytes, blockBytes })
+    await this.#known.hold(pool, false)
     await this.#record(pool)
     this.#tell('POOL_CREATED', name, `on ${devices.map(({ path }) => path).join(', ')}`)
     return this.view(name)
@@ -143,11 +147,15 @@ export class Pools {
   async export(name: string): Promise<{ name: string; paths: readonly string[] }> {
     const { record, pool } = this.#idle('pool export', name)
     if (pool) await this.#close('pool export', pool)
+    // One that is not open may have volumes whose streams wait for it.
+    else await this.#known.keepHolder(record.id)
     await this.#forget(name)
+    if (pool) await this.#known.forget(record.id)
     this.#tell('POOL_EXPORTED', name, `it lies on ${record.paths.join(', ')}`)
     return { name, paths: record.paths }
   }
 
+  /** Resolves to a view whose reason is what the pool may lack, if anything. */
   async import(given: readonly string[]): Promise<PoolView> {
     const op = 'pool import'
     const paths = await Promise.all(given.map((path) => resolveDevice(op, path)))
@@ -163,13 +171,15 @@ export class Pools {
       const known = this.#entries.get(pool.name)
       if (known && (known.pool || known.checking || known.record.id !== pool.id)) throw nameInUse(op, pool.name)
       this.#checkVolumeNames(op, pool)
+      const lacking = await this.#known.hold(pool, known !== undefined)
       await this.#record(pool)
+      this.#tell('POOL_IMPORTED', pool.name, `from ${paths.join(', ')}`)
+      const view = this.view(pool.name)
+      return { ...view, reason: lacking || view.reason }
     } catch (error) {
       await pool.close()
       throw error
     }
-    this.#tell('POOL_IMPORTED', pool.name, `from ${paths.join(', ')}`)
-    return this.view(pool.name)
   }
 
   /** @param yes although there are volumes in it, or nobody knows */
@@ -193,6 +203,7 @@ export class Pools {
       if (id === record.id) await engine.erase(path)
     }
     await this.#forget(name)
+    await this.#known.forget(record.id)
     this.#tell('POOL_REMOVED', name, `with ${volumes.length} volumes`)
   }
 
@@ -213,7 +224,7 @@ export class Pools {
       return record
     })
     try {
-      const afterFailure = this.#hasFailed(record.id)
+      const afterFailure = this.#known.hasFailed(record.id)
       return await this.#options.engine.check(record.paths, { repair, afterFailure }, (checking) => {
         const entry = this.#entries.get(name)
         if (entry?.checking) this.#entries.set(name, { ...entry, checking })
@@ -243,6 +254,7 @@ export class Pools {
         throw new StorageError('OTHER_POOL', { op, object: record.name, hint })
       }
       this.#checkVolumeNames(op, pool)
+      await this.#known.hold(pool, true)
       this.#entries.set(record.name, { record, pool, failure: '', checking: null })
     } catch (error) {
       await pool?.close().catch(() => undefined)
@@ -254,22 +266,13 @@ export class Pools {
 
   /** What was remembered of its failure is forgotten when it is open: all that counts is in a checkpoint then. */
   async #openPool(paths: readonly string[], id?: string): Promise<ThinPool> {
-    const afterFailure = id !== undefined && this.#hasFailed(id)
+    const afterFailure = id !== undefined && this.#known.hasFailed(id)
     const pool = await this.#options.engine.open(paths, {
       afterFailure,
-      onFailed: (failed) => this.#noteFailed(failed),
+      onFailed: (failed) => this.#known.noteFailed(failed),
     })
-    if (afterFailure) await this.#options.store.remove([failedKey(pool.id)])
+    if (afterFailure) await this.#known.opened(pool.id)
     return pool
-  }
-
-  #hasFailed(id: string): boolean {
-    return this.#options.store.get(failedKey(id)) !== undefined
-  }
-
-  #noteFailed(id: string): void {
-    const unrecorded = (error: unknown): void => this.#say('error', 'STATE_UNAVAILABLE', id, error)
-    this.#options.store.put({ [failedKey(id)]: true }).catch(unrecorded)
   }
 
   #entry(name: string): Entry {
@@ -367,10 +370,6 @@ export class Pools {
     const text = error instanceof StorageError ? `${error.message}. ${error.hint}` : String(error)
     this.#options.report({ severity, code, object, text: `${text} ${more}`.trimEnd() })
   }
-}
-
-function failedKey(id: string): string {
-  return `failed-pool/${id}`
 }
 
 function openView(pool: ThinPool): PoolView {

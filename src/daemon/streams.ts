@@ -21,6 +21,7 @@ import type { Destinations } from './destinations.js'
 import { checkHeadroom } from './headroom.js'
 import type { Placement } from './placement.js'
 import { SharedDisks } from './shared-disks.js'
+import { holdersOf, noteInPools, type PoolOf, volumeAway } from './stream-pools.js'
 
 const defaultEpochMs = 1000
 /** Streams that are opened, or stopped, at once: each waits for its disk most of the time. */
@@ -38,8 +39,7 @@ export interface StreamsOptions {
     readonly get: (name: string) => HostVolume
     readonly find: (name: string) => HostVolume | undefined
   }
-  /** The id of the pool that has the volume, if one does. */
-  readonly poolOf: (volume: string) => string | undefined
+  readonly poolOf: PoolOf
   readonly destinations: Destinations
   readonly placement: Placement
   readonly packers: PackWorkers
@@ -97,6 +97,7 @@ export class Streams {
         const stream = this.#streams.get(value.name) ?? this.#admit(value)
         if (!this.#sharedDisks.of(value.name) && (await this.#sharedDisks.look(stream))) shared.push(stream)
         await stream.start()
+        await noteInPools(stream, this.#options)
       } catch (error) {
         // A stream that was admitted says so itself.
         if (!this.#streams.has(value.name)) this.#say('error', 'STREAM_UNUSABLE', value.name, error)
@@ -164,7 +165,7 @@ export class Streams {
       if (readOnly) throw this.#refuse('VOLUME_READ_ONLY', name, 'Nothing is ever written to it. Make a clone of it.')
       const other = this.ofVolume(name)
       if (other) throw this.#refuse('VOLUME_IN_USE', name, `It belongs to the stream ${other.definition.name} already.`)
-      const pool = this.#options.poolOf(name)
+      const pool = this.#options.poolOf(name)?.id
       return { index, name, sizeBytes, ...(pool !== undefined && { pool }) }
     })
     this.#options.destinations.get(given.destination)
@@ -231,6 +232,7 @@ export class Streams {
     const stream = this.get(name)
     await checkHeadroom('stream initialize', name)
     await stream.initialize(discardJournal)
+    await noteInPools(stream, this.#options)
     return this.view(stream)
   }
 
@@ -248,6 +250,7 @@ export class Streams {
     const stream = this.get(name)
     const { state } = stream.status()
     await stream.remove(discardJournal)
+    await noteInPools(stream, this.#options)
     // The definition goes last: after a crash the removal can be asked for again.
     await this.#records.run(async () => {
       await this.#options.store.remove([`stream/${name}`])
@@ -320,7 +323,8 @@ export class Streams {
     const directory = path.join(config.bufferDirectory, folderName(definition))
     const stream: SourceStream = new SourceStream({
       definition,
-      findVolume: (name) => volumes.find(name) ?? missing(definition.name, name),
+      findVolume: (name) => volumes.find(name) ?? volumeAway(definition.name, name),
+      holders: () => holdersOf(definition, this.#options.poolOf),
       pairingId: pairing.id,
       secret: deriveStreamSecret(pairing.secret, Buffer.from(definition.id, 'hex')),
       store,
@@ -367,13 +371,4 @@ export class Streams {
   #refuse(code: string, object: string, hint: string): StorageError {
     return new StorageError(code, { op: 'stream create', object, hint })
   }
-}
-
-function missing(stream: string, volume: string): never {
-  throw new StorageError('VOLUME_AWAY', {
-    op: 'stream',
-    object: volume,
-    retry: 'later',
-    hint: `Its pool is not open here. See: tidemark pool list; import the pool, then the stream goes on. If it is gone for good: tidemark stream remove ${stream} --discard-journal`,
-  })
 }

@@ -124,9 +124,9 @@ export function decodeCatalog(bytes: Buffer, poolId: Buffer): CatalogImage | 'ne
 export function catalogText(catalog: Catalog): string {
   const layers = [...catalog.layers].sort(([a], [b]) => a - b)
   const volumes = [...catalog.volumes.values()].sort((a, b) => a.id - b.id).map(volumeObject)
-  const { name, createdAt, nextId } = catalog
+  const { name, createdAt, nextId, holder } = catalog
   const devices = catalog.devices.map(deviceObject)
-  return JSON.stringify({ name, createdAt, nextId, devices, layers, volumes })
+  return JSON.stringify({ name, createdAt, nextId, ...(holder !== null && { holder }), devices, layers, volumes })
 }
 
 /** Keys in one order, whoever made the entry. */
@@ -138,10 +138,12 @@ export function snapshotObject({ name, layer, sizeBytes, createdAt, hidden }: Sn
   return { name, layer, sizeBytes, createdAt, hidden }
 }
 
-export function volumeObject(volume: VolumeEntry): VolumeEntry {
-  const { id, name, sizeBytes, layer, createdAt, role, origin, image } = volume
+/** As the text has it: a volume in no stream does not say so. */
+export function volumeObject(volume: VolumeEntry): Omit<VolumeEntry, 'stream'> & { readonly stream?: string } {
+  const { id, name, sizeBytes, layer, createdAt, role, origin, image, stream } = volume
   const snapshots = volume.snapshots.map(snapshotObject)
-  return { id, name, sizeBytes, layer, createdAt, role, origin, image: imageObject(image), snapshots }
+  const inStream = stream !== null && { stream }
+  return { id, name, sizeBytes, layer, createdAt, role, origin, image: imageObject(image), ...inStream, snapshots }
 }
 
 function imageObject(image: ImageOrigin | null): ImageOrigin | null {
@@ -168,6 +170,7 @@ function parseCatalog(text: string): Catalog {
     name: string(root.name),
     createdAt: string(root.createdAt),
     nextId: count(root.nextId),
+    holder: root.holder === undefined ? null : string(root.holder),
     devices: list(root.devices).map((entry) => {
       const { sizeBytes, path } = record(entry)
       return { sizeBytes: count(sizeBytes), path: string(path) }
@@ -189,6 +192,7 @@ function parseVolume(value: unknown): VolumeEntry {
     role: entry.role,
     origin: entry.origin === null ? null : string(entry.origin),
     image: entry.image === null ? null : parseImage(record(entry.image)),
+    stream: entry.stream === undefined ? null : string(entry.stream),
     snapshots: list(entry.snapshots).map(parseSnapshot),
   }
 }

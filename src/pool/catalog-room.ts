@@ -90,6 +90,11 @@ function growthOf(catalog: Catalog, operation: Operation, geometry: Geometry): n
       const old = catalog.volumes.get(operation.volume)?.image ?? null
       return textBytes(operation.image) - textBytes(old)
     }
+    case 'set-stream': {
+      const keyBytes = '"stream":,'.length
+      const bytesOf = (stream: string | null): number => (stream === null ? 0 : keyBytes + textBytes(stream))
+      return bytesOf(operation.stream) - bytesOf(catalog.volumes.get(operation.volume)?.stream ?? null)
+    }
     case 'add-device': {
       const units = Math.ceil(operation.sizeBytes / geometry.unitBytes)
       const directory = Math.ceil(units / unitsPerMapPage) * directoryEntryBytes

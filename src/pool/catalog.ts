@@ -28,6 +28,8 @@ export interface VolumeEntry {
   /** VOLUME@SNAPSHOT as they were called when it was cloned. */
   readonly origin: string | null
   readonly image: ImageOrigin | null
+  /** That records it in a journal of the holder's agent, which answers its flushes; or null. */
+  readonly stream: string | null
   /** Oldest first. */
   readonly snapshots: readonly SnapshotEntry[]
 }
@@ -47,6 +49,8 @@ export interface Catalog {
   readonly createdAt: string
   /** Ids of volumes and layers from here on were never used. */
   nextId: number
+  /** Made anew by each agent that opens the pool and did not have it last; null: by none that knows of it. */
+  holder: string | null
   readonly devices: DeviceEntry[]
   /** Each layer's parent; noLayer for a root. */
   readonly layers: Map<LayerId, LayerId>
@@ -94,6 +98,9 @@ export type Operation =
   /** `layer` becomes the volume's top layer, over the snapshot's; the old one becomes garbage. */
   | { readonly op: 'rollback'; readonly volume: VolumeId; readonly name: string; readonly layer: LayerId }
   | { readonly op: 'set-image'; readonly volume: VolumeId; readonly image: ImageOrigin | null }
+  | { readonly op: 'set-stream'; readonly volume: VolumeId; readonly stream: string | null }
+  /** Streams are those of the holder: of another than before no volume is in any. */
+  | { readonly op: 'hold'; readonly holder: string }
   | { readonly op: 'add-device'; readonly device: number; readonly sizeBytes: number; readonly path: string }
   /** A garbage layer's units are all its only child's: that gets its parent. Holes are moved by the caller. */
   | { readonly op: 'merged'; readonly layer: LayerId; readonly child: LayerId }
@@ -101,7 +108,7 @@ export type Operation =
   | { readonly op: 'dropped'; readonly layer: LayerId }
 
 export function emptyCatalog(name: string, createdAt: string, devices: readonly DeviceEntry[]): Catalog {
-  return { name, createdAt, nextId: 1, devices: [...devices], layers: new Map(), volumes: new Map() }
+  return { name, createdAt, nextId: 1, holder: null, devices: [...devices], layers: new Map(), volumes: new Map() }
 }
 
 /**
@@ -114,7 +121,18 @@ export function applyOperation(catalog: Catalog, operation: Operation): void {
       const { volume: id, layer, name, sizeBytes, createdAt, role } = operation
       assertNewName(catalog, name)
       addIds(catalog, id, layer, noLayer)
-      const entry = { id, name, sizeBytes, layer, createdAt, role, origin: null, image: null, snapshots: [] }
+      const entry = {
+        id,
+        name,
+        sizeBytes,
+        layer,
+        createdAt,
+        role,
+        origin: null,
+        image: null,
+        stream: null,
+        snapshots: [],
+      }
       catalog.volumes.set(id, entry)
       return
     }
@@ -126,7 +144,7 @@ export function applyOperation(catalog: Catalog, operation: Operation): void {
       addIds(catalog, id, layer, snapshot.layer)
       const origin = `${source.name}@${snapshot.name}`
       const { sizeBytes } = snapshot
-      const entry = { id, name, sizeBytes, layer, createdAt, origin, image: null, snapshots: [] }
+      const entry = { id, name, sizeBytes, layer, createdAt, origin, image: null, stream: null, snapshots: [] }
       catalog.volumes.set(id, { ...entry, role: 'volume' })
       return
     }
@@ -170,6 +188,14 @@ export function applyOperation(catalog: Catalog, operation: Operation): void {
     }
     case 'set-image':
       change(catalog, operation.volume, { image: operation.image })
+      return
+    case 'set-stream':
+      change(catalog, operation.volume, { stream: operation.stream })
+      return
+    case 'hold':
+      assert(operation.holder.length > 0, 'a holder')
+      catalog.holder = operation.holder
+      for (const { id, stream } of catalog.volumes.values()) if (stream !== null) change(catalog, id, { stream: null })
       return
     case 'add-device':
       assert.equal(operation.device, catalog.devices.length, 'devices are added in order')

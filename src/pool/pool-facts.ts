@@ -31,8 +31,8 @@ export function volumeFacts(
     writtenBytes: writtenBytes(name),
     hidden,
   }))
-  const { name, sizeBytes, createdAt, role, origin, image } = volume
+  const { name, sizeBytes, createdAt, role, origin, image, stream } = volume
   const ofSnapshots = snapshots.map((snapshot) => snapshot.allocatedBytes + (snapshot.writtenBytes ?? 0))
   const allocatedBytes = ofSnapshots.reduce((sum, bytes) => sum + bytes, allocated(volume.layer))
-  return { name, sizeBytes, createdAt, role, allocatedBytes, origin, image, snapshots }
+  return { name, sizeBytes, createdAt, role, allocatedBytes, origin, image, stream, snapshots }
 }

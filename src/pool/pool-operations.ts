@@ -208,6 +208,16 @@ export class PoolOperations {
     )
   }
 
+  setStream(name: string, stream: string | null): Promise<void> {
+    return this.#durably(() =>
+      this.#append(() => ({ op: 'set-stream', volume: this.volume('stream record', name).id, stream })),
+    )
+  }
+
+  hold(holder: string): Promise<void> {
+    return this.#durably(() => this.#append(() => ({ op: 'hold', holder })))
+  }
+
   /** Another kind of change to the catalog, in line with these. */
   exclusively<T>(step: () => Promise<T>): Promise<T> {
     return this.#exclusive.run(step)

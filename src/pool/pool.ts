@@ -42,10 +42,12 @@ const defaultWaitForSpaceMs = 60_000
 
 /** One pool, open in this agent. DESIGN.md says how it works. */
 export class Pool implements ThinPool {
+  readonly afterCrash: boolean
   readonly #pool: RunningPool
 
-  private constructor(pool: RunningPool) {
+  private constructor(pool: RunningPool, afterCrash: boolean) {
     this.#pool = pool
+    this.afterCrash = afterCrash
   }
 
   /**
@@ -73,7 +75,7 @@ export class Pool implements ThinPool {
       // From here on the pool says that it is open, and on which boot; what was recovered is in both trees.
       await pool.checkpointer.runAs({ twice: needed })
       begin(pool)
-      return new Pool(pool)
+      return new Pool(pool, needed)
     } catch (error) {
       // The checkpoint that was to begin it.
       if (pool) onFailed()
@@ -89,6 +91,10 @@ export class Pool implements ThinPool {
 
   get id(): string {
     return this.#pool.store.poolId.toString('hex')
+  }
+
+  get holder(): string | null {
+    return this.#pool.state.catalog.holder
   }
 
   facts(): PoolFacts {
@@ -164,6 +170,10 @@ export class Pool implements ThinPool {
     return this.#pool.operations.setImage(name, image)
   }
 
+  setStream(name: string, stream: string | null): Promise<void> {
+    return this.#pool.operations.setStream(name, stream)
+  }
+
   diff(volume: string, from: string, to: string | null): Promise<ByteExtent[]> {
     const { state, loader, structure, log } = this.#pool
     return structure.run(async () => {
@@ -221,6 +231,10 @@ export class Pool implements ThinPool {
     await log.sync()
     this.#pool.report('info', 'POOL_EXTENDED', `${path} is part of the pool now.`)
     this.#pool.onSpace()
+  }
+
+  hold(holder: string): Promise<void> {
+    return this.#pool.operations.hold(holder)
   }
 
   async close(): Promise<void> {

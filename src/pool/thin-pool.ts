@@ -58,6 +58,8 @@ export interface ThinVolumeFacts {
   readonly origin: string | null
   /** A complete image: the source it follows. */
   readonly image: ImageOrigin | null
+  /** As setStream() has it; null again since another holds the pool. */
+  readonly stream: string | null
   /** Oldest first. */
   readonly snapshots: readonly ThinSnapshotFacts[]
 }
@@ -89,6 +91,10 @@ export interface OpenThinVolume {
 export interface ThinPool {
   readonly name: string
   readonly id: string
+  /** As hold() has it; null: nobody has called that yet. */
+  readonly holder: string | null
+  /** It had not been closed when it was opened. */
+  readonly afterCrash: boolean
   facts(): PoolFacts
   volumes(): ThinVolumeFacts[]
   volume(name: string): ThinVolumeFacts
@@ -111,6 +117,8 @@ export interface ThinPool {
   createClone(name: string, volume: string, snapshot: string): Promise<void>
   /** Notes what an image follows; null: nothing any more. */
   setImage(name: string, image: ImageOrigin | null): Promise<void>
+  /** Notes the stream whose journal answers the flushes of the volume: without that the pool may lack some; null: none. */
+  setStream(name: string, stream: string | null): Promise<void>
 
   /** What may differ between two snapshots of one volume; `to` null: and the volume now. From metadata alone. */
   diff(volume: string, from: string, to: string | null): Promise<ByteExtent[]>
@@ -128,6 +136,8 @@ export interface ThinPool {
   ): Promise<OpenThinVolume>
 
   extend(device: string, sizeBytes?: number): Promise<void>
+  /** Whoever had it before sees, when it opens the pool again, that somebody else had it since. */
+  hold(holder: string): Promise<void>
   /** A sync and a checkpoint; then it may be imported elsewhere. Not while volumes are open. */
   close(): Promise<void>
 }

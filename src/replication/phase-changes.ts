@@ -1,11 +1,13 @@
 import type { Changes } from '../block/changes.js'
 import type { StreamHealth } from './stream-health.js'
-import { mappedFrom, type StreamState } from './stream-state.js'
+import { heldElsewhere, isHeldStill, mappedFrom, type PoolHolders, type StreamState } from './stream-state.js'
 
 export interface PhaseChangesOptions {
   readonly state: StreamState
   readonly health: StreamHealth
   readonly changes: Changes
+  /** Of the pools the volumes are in now. */
+  readonly holders: () => PoolHolders
 }
 
 /** What becomes of a stream that has no journal any more: recorded first, then said. */
@@ -23,6 +25,12 @@ export class PhaseChanges {
     const { phase } = state.position
     if (phase === 'diverged') this.sayDiverged()
     if (phase === 'mapping') health.say('warning', 'STREAM_MAPPING', `${reason} Hosts go on; it is caught up later.`)
+  }
+
+  /** Before anything is replayed: what was written elsewhere since is newer, and in no record of this stream. */
+  async compareHolders(): Promise<void> {
+    const { state, holders } = this.#options
+    if (!isHeldStill(state.position, holders())) await this.diverge(heldElsewhere)
   }
 
   async diverge(reason: string): Promise<void> {

@@ -6,13 +6,15 @@ import type { Packer } from './pack-workers.js'
 import type { RecordedVolumes } from './recorded-volumes.js'
 import type { RegionOptions } from './region-keeper.js'
 import type { SourceBuffer } from './source-buffer.js'
-import type { StreamDefinition, StreamState } from './stream-state.js'
+import type { PoolHolders, StreamDefinition, StreamState } from './stream-state.js'
 import type { StrictOptions } from './strict-policy.js'
 
 /** What the recording of one stream is made of. */
 export interface StreamRecordingOptions extends StrictOptions {
   readonly definition: StreamDefinition
   readonly volumes: RecordedVolumes
+  /** Of the pools the volumes are in now. */
+  readonly holders: () => PoolHolders
   readonly pairingId: Buffer
   readonly secret: Buffer
   readonly store: StateStore

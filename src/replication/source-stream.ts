@@ -21,6 +21,7 @@ import { StreamRecording } from './stream-recording.js'
 import {
   defaultPolicy,
   isGathering,
+  type PoolHolders,
   type StreamDefinition,
   type StreamPolicy,
   type StreamPosition,
@@ -41,6 +42,7 @@ export interface SourceStreamOptions {
   readonly definition: StreamDefinition
   /** A volume by its name. @throws StorageError when it is not there now */
   readonly findVolume: (name: string) => HostVolume
+  readonly holders: () => PoolHolders
   readonly pairingId: Buffer
   readonly secret: Buffer
   readonly store: StateStore

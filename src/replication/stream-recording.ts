@@ -90,7 +90,7 @@ export class StreamRecording {
   }
 
   async #start(): Promise<void> {
-    const { phase, regionsLost } = this.#position
+    const { phase } = this.#position
     if (this.loops) return
     if (phase !== 'running' && phase !== 'mapping') {
       this.#health.failure = undefined
@@ -99,9 +99,10 @@ export class StreamRecording {
     try {
       await this.#options.buffer.open()
       await this.#volumes.hold()
-      const regions = regionsLost ? undefined : await this.regions.load()
-      if (phase === 'running') await this.#recover(regions)
-      else await this.#goOnMapping(regions)
+      await this.#phases.compareHolders()
+      const regions = this.#position.regionsLost ? undefined : await this.regions.load()
+      if (this.#position.phase === 'running') await this.#recover(regions)
+      else if (this.#position.phase === 'mapping') await this.#goOnMapping(regions)
       this.#health.failure = undefined
     } catch (error) {
       this.#health.noteFailure(error)
@@ -137,7 +138,7 @@ export class StreamRecording {
   /** What takes over from what is in the order of #recordAgain(), which says why. @throws StorageError as of replayOrDiscard() */
   initialize(discardJournal: boolean): Promise<void> {
     return this.turn(async () => {
-      const { buffer, hold } = this.#options
+      const { buffer, hold, holders } = this.#options
       if (!this.loops) await replayOrDiscard(this.#options, 'stream initialize', discardJournal, () => this.#start())
       await this.#volumes.hold()
       await this.#mustNotCount()
@@ -151,7 +152,7 @@ export class StreamRecording {
         await this.regions.open(this.regions.fresh(), journal.counters().publishedLsn)
         await this.#volumes.takeOver(journal, this.regions.native)
         // Nothing fails from here on: a journal that counts is never dropped, for it would be replayed over what came later.
-        await this.#state.move((position) => initialPosition(position, hold.active))
+        await this.#state.move((position) => initialPosition(position, hold.active, holders()))
         await this.catchUp.load(this.#position)
         journal.native.doubt(false)
       } catch (error) {

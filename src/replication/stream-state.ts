@@ -56,6 +56,9 @@ export interface CatchUpPosition {
   readonly afresh?: boolean
 }
 
+/** By the id of a pool what its catalog has of who opened it last, or null. */
+export type PoolHolders = Readonly<Record<string, string | null>>
+
 /** Where the stream stands: all of it changes in one transaction with the epoch it belongs to. */
 export interface StreamPosition {
   /**
@@ -93,6 +96,8 @@ export interface StreamPosition {
   readonly held: boolean
   /** The last comparison of both sides in this generation, also when it is over. */
   readonly verify: VerifyPosition | null
+  /** Of the pools of its volumes, when this generation began; one that is not named had none. */
+  readonly holders: PoolHolders
   /** The destination said that it has this generation, which this source has never begun; 0: it did not. */
   readonly farGeneration: number
   /** The newest format of replication files that the destination has said it reads. */
@@ -121,6 +126,7 @@ export const newPosition: StreamPosition = {
   stateEpoch: 0,
   held: false,
   verify: null,
+  holders: {},
   farGeneration: 0,
   farReads: 1,
   counters: { rawBytes: 0, foldedBytes: 0, identicalBytes: 0, compressedBytes: 0, sentBytes: 0 },
@@ -203,6 +209,14 @@ export function overtaken(generation: number): PositionChange {
   return { phase: 'diverged', divergedReason, farGeneration: generation }
 }
 
+export const heldElsewhere =
+  'Another agent has had a pool of its volumes since: they are as they are there, and the journal was not written over that.'
+
+/** Nobody else has opened the pools since this generation began. */
+export function isHeldStill({ holders }: StreamPosition, now: PoolHolders): boolean {
+  return Object.entries(now).every(([pool, holder]) => holder === (holders[pool] ?? null))
+}
+
 /** A crash before the new generation is recorded must not pair the old position with its journal and its regions. */
 export const initializing: PositionChange = {
   phase: 'diverged',
@@ -211,12 +225,12 @@ export const initializing: PositionChange = {
 }
 
 /** A generation begins: all is to be copied. A region record that could not be written meanwhile stays lost. */
-export function initialPosition(position: StreamPosition, held: boolean): StreamPosition {
+export function initialPosition(position: StreamPosition, held: boolean, holders: PoolHolders): StreamPosition {
   const { counters, regionsLost } = position
   const copy = { slot: 0, offset: 0 }
   // What is of an older generation than it has is nothing to the destination.
   const generation = Math.max(position.generation, position.farGeneration) + 1
-  return { ...newPosition, phase: 'running', generation, copy, counters, regionsLost, held }
+  return { ...newPosition, phase: 'running', generation, copy, counters, regionsLost, held, holders }
 }
 
 /** The region record cannot be written. */

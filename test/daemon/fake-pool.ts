@@ -20,6 +20,10 @@ export class FakePool implements ThinPool {
   readonly name: string
   readonly id: string
   readonly paths: string[]
+  holder: string | null = null
+  afterCrash = false
+  /** As where the log cannot be written. */
+  holdFails = false
   closed = false
   /** What the real one would refuse to close for. */
   busy = false
@@ -60,7 +64,14 @@ export class FakePool implements ThinPool {
 
   async createVolume(name: string, sizeBytes: number, role: 'volume' | 'inbound' = 'volume'): Promise<void> {
     if (this.#volumes.has(name)) throw refusal('ALREADY_EXISTS', name)
-    const fresh = { origin: null, image: null, snapshots: [], allocatedBytes: 0, createdAt: '2026-01-01T00:00:00.000Z' }
+    const fresh = {
+      origin: null,
+      image: null,
+      stream: null,
+      snapshots: [],
+      allocatedBytes: 0,
+      createdAt: '2026-01-01T00:00:00.000Z',
+    }
     this.#volumes.set(name, { name, sizeBytes, role, ...fresh })
   }
 
@@ -122,6 +133,10 @@ export class FakePool implements ThinPool {
     this.#get(name).image = image
   }
 
+  async setStream(name: string, stream: string | null): Promise<void> {
+    this.#get(name).stream = stream
+  }
+
   async diff(): Promise<ByteExtent[]> {
     return this.extents
   }
@@ -138,6 +153,12 @@ export class FakePool implements ThinPool {
     if (device.endsWith('bad')) throw refusal('DEVICE_FAILED', device)
     await writeFile(device, this.id)
     this.paths.push(device)
+  }
+
+  async hold(holder: string): Promise<void> {
+    if (this.holdFails) throw refusal('POOL_FAILED', this.name)
+    this.holder = holder
+    for (const facts of this.#volumes.values()) facts.stream = null
   }
 
   async close(): Promise<void> {

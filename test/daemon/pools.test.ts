@@ -177,6 +177,134 @@ t.test('a pool goes to another agent; in use it stays', async (t) => {
   await t.rejects(other.pools.import([file('b'), file('a')]), { code: 'ALREADY_IN_USE' })
 })
 
+t.test(
+  'whoever opens a pool that it did not have last makes a holder of its own, before anybody else has it',
+  async (t) => {
+    const { pools, engine, store, create, file } = agent(t)
+    const { id } = await create('p', 'a')
+    const first = engine.pools.get(id)!.holder
+    t.match(first, /^[0-9a-f]{32}$/)
+    await pools.close()
+    const next = agent(t, engine, store)
+    await next.pools.open()
+    t.equal(next.pools.get('p').holder, first, 'the next agent of the state is the same holder')
+    await next.pools.close()
+    const elsewhere = agent(t, engine)
+    await elsewhere.pools.import([file('a')])
+    const second = elsewhere.pools.get('p').holder
+    t.match(second, /^[0-9a-f]{32}$/)
+    t.not(second, first)
+    t.notOk(
+      elsewhere.events.some(({ code }) => code === 'POOL_WAS_ELSEWHERE'),
+      'it had no stream there',
+    )
+    await elsewhere.pools.export('p')
+    const back = agent(t, engine, store)
+    await back.pools.open()
+    const third = back.pools.get('p').holder
+    t.notOk(third === first || third === second, 'back where it was it is not what it was')
+    t.match(back.events, [{ severity: 'warning', code: 'POOL_WAS_ELSEWHERE', object: 'p' }])
+    await back.pools.close()
+    const again = agent(t, engine, store)
+    await again.pools.open()
+    t.equal(again.pools.get('p').holder, third)
+    t.same(again.events, [])
+  },
+)
+
+t.test(
+  'an import says what the pool may lack: where it was not closed, and another agent had its volumes in a stream',
+  async (t) => {
+    const { engine, create, file, pools } = agent(t)
+    const { id } = await create('p', 'a')
+    const pool = engine.pools.get(id)!
+    for (const name of ['v', 'w', 'x']) await pool.createVolume(name, 512)
+    await pools.close()
+    for (const [afterCrash, streams, lacks] of [
+      [true, { v: 'gold', w: 'gold' }, true],
+      [false, { v: 'gold', w: null }, false],
+      [true, { v: null, w: null }, false],
+    ] as const) {
+      for (const [name, stream] of Object.entries(streams)) await pool.setStream(name, stream)
+      pool.afterCrash = afterCrash
+      const elsewhere = agent(t, engine)
+      const { reason } = await elsewhere.pools.import([file('a')])
+      const said = elsewhere.events.filter(({ code }) => code === 'POOL_LACKS_WRITES')
+      if (lacks) {
+        t.match(
+          reason,
+          /flushes of v \(stream gold\), w \(stream gold\): of these volumes flushed writes may be missing/,
+        )
+        t.strictSame(said, [{ severity: 'warning', code: 'POOL_LACKS_WRITES', object: 'p', text: reason }])
+      } else {
+        t.equal(reason, 'all is well')
+        t.strictSame(said, [])
+      }
+      t.strictSame(
+        pool.volumes().map(({ stream }) => stream),
+        [null, null, null],
+        'streams are those of the holder',
+      )
+      await elsewhere.pools.export('p')
+    }
+  },
+)
+
+t.test('an agent whose own pool was not closed lacks nothing: it has the journals', async (t) => {
+  const { engine, create, file, pools, store } = agent(t)
+  const { id } = await create('p', 'a')
+  const pool = engine.pools.get(id)!
+  await pool.createVolume('v', 512)
+  await pool.setStream('v', 'gold')
+  await pools.close()
+  pool.afterCrash = true
+  renameSync(file('a'), file('away'))
+  const next = agent(t, engine, store)
+  await next.pools.open()
+  t.equal((await next.pools.import([file('away')])).reason, 'all is well')
+  t.equal(pool.volume('v').stream, 'gold')
+})
+
+t.test('an agent that dies before it has recorded that it holds a pool is no holder of it', async (t) => {
+  const { pools, engine, store, create, file } = agent(t)
+  const { id } = await create('p', 'a')
+  await pools.close()
+  const dying = agent(t, engine)
+  engine.pools.get(id)!.holdFails = true
+  await t.rejects(dying.pools.import([file('a')]), { code: 'POOL_FAILED' })
+  t.same(dying.pools.list(), [], 'it is not taken without a holder')
+  engine.pools.get(id)!.holdFails = false
+  await engine.pools.get(id)!.hold('of nobody who knows')
+  const back = agent(t, engine, store)
+  await back.pools.open()
+  t.not(back.pools.get('p').holder, 'of nobody who knows')
+  t.match(back.events, [{ code: 'POOL_WAS_ELSEWHERE' }])
+})
+
+t.test('a pool from before there were holders stays as it is with its agent, and is held by the next', async (t) => {
+  const { pools, engine, store, create, file } = agent(t)
+  const { id } = await create('p', 'a')
+  await pools.close()
+  const pool = engine.pools.get(id)!
+  pool.holder = null
+  await store.remove([`held-pool/${id}`])
+  const upgraded = agent(t, engine, store)
+  await upgraded.pools.open()
+  t.equal(pool.holder, null)
+  t.same(upgraded.events, [])
+  // Its devices are away for a while, and it is given up and imported again.
+  await upgraded.pools.close()
+  renameSync(file('a'), file('away'))
+  const without = agent(t, engine, store)
+  await without.pools.open()
+  await without.pools.export('p')
+  await without.pools.import([file('away')])
+  t.equal(pool.holder, null, 'still its own')
+  await without.pools.close()
+  await agent(t, engine).pools.import([file('away')])
+  t.match(pool.holder, /^[0-9a-f]{32}$/)
+})
+
 t.test('an import whose names are taken is refused, and lets go of the pool', async (t) => {
   const { pools, engine, create, file } = agent(t)
   await create('p', 'a')

@@ -159,6 +159,25 @@ t.test('what was written to a snapshot has its name, follows it to another volum
   t.strictSame(garbageLayers(catalog), [10, 11, 12])
 })
 
+t.test('volumes are in streams of the holder, and in none for the next', async (t) => {
+  const catalog = newCatalog()
+  for (const operation of [create(v1, 2, 'a'), create(v3, 4, 'b')]) applyOperation(catalog, operation)
+  const before = catalogText(catalog)
+  applyOperation(catalog, { op: 'set-stream', volume: v1, stream: 'gold' })
+  applyOperation(catalog, { op: 'set-stream', volume: v3, stream: 'gold' })
+  applyOperation(catalog, { op: 'set-stream', volume: v3, stream: null })
+  t.strictSame(
+    [v1, v3].map((id) => catalog.volumes.get(id)!.stream),
+    ['gold', null],
+  )
+  applyOperation(catalog, snapshot(v1, 's', 5))
+  t.equal(catalog.volumes.get(v1)!.stream, 'gold', 'a snapshot changes nothing of that')
+  applyOperation(catalog, { op: 'hold', holder: 'next' })
+  t.equal(catalog.holder, 'next')
+  t.equal(catalog.volumes.get(v1)!.stream, null)
+  t.notMatch(before, /stream|holder/, 'what is not said takes no room')
+})
+
 t.test('an operation that does not fit asserts, and changes nothing', async (t) => {
   const catalog = applied(create(v1, 10, 'v'), snapshot(v1, 's', 11), create(v2, 20, 'w'), snapshot(v2, 's', 21))
   const text = catalogText(catalog)
@@ -182,6 +201,8 @@ t.test('an operation that does not fit asserts, and changes nothing', async (t) 
     { op: 'rollback', volume: v1, name: 't', layer: layer(30) },
     { op: 'rollback', volume: v1, name: 's', layer: layer(11) },
     { op: 'set-image', volume: v3, image: null },
+    { op: 'set-stream', volume: v3, stream: 'gold' },
+    { op: 'hold', holder: '' },
     { op: 'add-device', device: 2, sizeBytes: 1, path: '/b' },
     { op: 'dropped', layer: layer(10) },
     { op: 'merged', layer: layer(10), child: layer(11) },

@@ -7,14 +7,17 @@ import { checkPool } from '../../src/pool/check.js'
 import { noLayer, unitIndex } from '../../src/pool/geometry.js'
 import type { LogRecord } from '../../src/pool/log-record.js'
 import { repositoryRoot, scratchFolder } from '../fixtures/paths.js'
-import { golden, poolId, writeGoldenPool } from '../fixtures/pool/golden-pool.js'
+import { golden, heldOperations, poolId, writeGoldenPool } from '../fixtures/pool/golden-pool.js'
 import { PoolRig } from '../fixtures/pool/pool-rig.js'
 
-const image = gunzipSync(readFileSync(join(repositoryRoot, 'test/fixtures/pool/golden-v1.pool.gz')))
+const imageOf = (name: string): Buffer =>
+  gunzipSync(readFileSync(join(repositoryRoot, 'test/fixtures/pool', `${name}.pool.gz`)))
+const image = imageOf('golden-v1')
+const heldImage = imageOf('golden-v1-held')
 
-function goldenRig(test: Parameters<typeof scratchFolder>[0]): PoolRig {
+function goldenRig(test: Parameters<typeof scratchFolder>[0], bytes = image): PoolRig {
   const path = join(scratchFolder(test, 'golden'), 'pool')
-  writeFileSync(path, image)
+  writeFileSync(path, bytes)
   return PoolRig.of([path])
 }
 
@@ -74,12 +77,42 @@ t.test('after a restart of the machine the golden pool has what was committed', 
   t.strictSame({ clean, usable }, { clean: true, usable: true })
 })
 
-t.test('the golden pool is written today byte by byte', async (t) => {
-  const path = join(scratchFolder(t, 'golden'), 'pool')
-  await writeGoldenPool(path)
-  const written = readFileSync(path)
-  t.equal(written.length, image.length)
-  for (let at = 0; at < image.length; at += 4096) {
-    if (!written.subarray(at, at + 4096).equals(image.subarray(at, at + 4096))) t.fail(`page at ${at}`)
+t.test(
+  'a pool that was held has its holder, and the streams of its volumes; one that never was has none',
+  async (t) => {
+    const before = await goldenRig(t).open({ bootId: golden.bootId })
+    t.equal(before.catalog.holder, null)
+    t.strictSame(
+      [...before.catalog.volumes.values()].map(({ stream }) => stream),
+      [null, null],
+    )
+    const rig = goldenRig(t, heldImage)
+    const store = await rig.open({ bootId: golden.bootId })
+    t.equal(store.catalog.holder, '00112233445566778899aabbccddeeff')
+    t.strictSame(
+      [...store.catalog.volumes.values()].map(({ stream }) => stream),
+      ['gold', null],
+    )
+    const without = catalogText(store.catalog)
+      .replace('"holder":"00112233445566778899aabbccddeeff",', '')
+      .replace('"stream":"gold",', '')
+    t.equal(without, catalogText(before.catalog), 'all else is the same')
+    await before.close()
+    await store.close()
+  },
+)
+
+t.test('the golden pools are written today byte by byte', async (t) => {
+  for (const [expected, more] of [
+    [image, []],
+    [heldImage, heldOperations],
+  ] as const) {
+    const path = join(scratchFolder(t, 'golden'), 'pool')
+    await writeGoldenPool(path, more)
+    const written = readFileSync(path)
+    t.equal(written.length, expected.length)
+    for (let at = 0; at < expected.length; at += 4096) {
+      if (!written.subarray(at, at + 4096).equals(expected.subarray(at, at + 4096))) t.fail(`page at ${at}`)
+    }
   }
 })

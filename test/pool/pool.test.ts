@@ -38,6 +38,24 @@ t.test('what was written is there after the pool was closed and opened, and afte
   await rig.pool.audit()
 })
 
+t.test('who holds a pool is durable at once, and stays over checkpoints', async (t) => {
+  const rig = await FakeRig.create()
+  t.teardown(() => rig.close())
+  t.equal(rig.pool.holder, null)
+  await rig.pool.hold('first')
+  rig.cutPower('everything')
+  await rig.open()
+  t.equal(rig.pool.holder, 'first')
+  await rig.pool.hold('second')
+  await rig.pool.close()
+  await rig.open()
+  t.equal(rig.pool.holder, 'second')
+  await rig.pool.checkpoint()
+  rig.kill()
+  await rig.open()
+  t.equal(rig.pool.holder, 'second')
+})
+
 t.test('a snapshot keeps what the volume had; both can be read at once', async (t) => {
   const rig = await FakeRig.create()
   t.teardown(() => rig.close())

@@ -132,6 +132,7 @@ export const poolCommands: Command[] = [
       const pool = await agent.call<PoolView>({ method: 'POST', path: ['pool-imports'], body: { paths } })
       terminal.result(pool, [
         `Pool ${pool.name} is here: ${figures(pool)}, volumes ${pool.volumes.join(', ') || 'none'}. They are detached.`,
+        pool.reason,
       ])
     },
   },
