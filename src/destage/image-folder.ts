@@ -1,6 +1,7 @@
 import { open, rename, rm, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { makeFolder, syncDirectory } from '../block/durable-file.js'
+import { errnoOf } from '../block/storage-error.js'
 import type { ImageGeneration, Images } from './images.js'
 import type { InboundVolume } from './inbound-state.js'
 
@@ -60,14 +61,20 @@ export class ImageFolder implements Images {
     for (const volume of volumes) {
       const incoming = this.path(volume) + incomingSuffix
       if (await exists(incoming)) await rename(incoming, this.path(volume))
+      // One that is nowhere has not taken its place.
+      else await stat(this.path(volume))
     }
     await syncDirectory(this.directory)
   }
 }
 
+/** @throws what the file system says: to take that for an absence would write the new generation over the old one */
 async function exists(file: string): Promise<boolean> {
-  return stat(file).then(
-    () => true,
-    () => false,
-  )
+  try {
+    await stat(file)
+    return true
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return false
+    throw error
+  }
 }

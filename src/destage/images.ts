@@ -28,7 +28,10 @@ export interface Images {
   target(volume: InboundVolume, consistent: boolean): Promise<string>
   /** The files and devices that hold its bytes in the end: what the page cache has of them hides what the disk says. */
   disks(volume: InboundVolume, consistent: boolean): Promise<readonly string[]>
-  /** The new generation is durable and consistent: it takes the place of the old one. May be called again. */
+  /**
+   * The new generation is durable and consistent: it takes the place of the old one. May be called again.
+   * @throws when one of its images is nowhere, or cannot be looked up: the generation has not taken its place then
+   */
   promote(volumes: readonly InboundVolume[]): Promise<void>
   /**
    * They are gone, with what has arrived of the next ones; what is gone already is none. Those in another pool

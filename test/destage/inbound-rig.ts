@@ -90,7 +90,14 @@ export class InboundRig {
     await this.#running
   }
 
-  /** An epoch of one part that fills one 4 KiB block; the first of a generation declares the volume. */
+  /** As kill -9 does: nobody waits for what was under way. The caller sees to it that it goes no further. */
+  async kill(): Promise<void> {
+    this.inbox?.close()
+    this.#running = undefined
+    await this.worker.close()
+  }
+
+  /** An epoch of one part that fills one 4 KiB block of each volume; the first of a generation declares them. */
   epoch(
     number: number,
     previousTag: Buffer,
@@ -99,6 +106,8 @@ export class InboundRig {
       generation?: number
       offset?: number
       initializing?: boolean
+      /** Default: `v` alone. */
+      volumes?: readonly string[]
       secret?: Buffer
       header?: Partial<PartHeader>
       payload?: Buffer
@@ -107,14 +116,15 @@ export class InboundRig {
     } = {},
   ): MadeEpoch {
     const generation = more.generation ?? 1
-    const stamp = { volume: volumeIndex(0), lsn: lsn(BigInt(number * 4096)), timeNs: 1_700_000_000_000_000_000n }
+    const stamp = { lsn: lsn(BigInt(number * 4096)), timeNs: 1_700_000_000_000_000_000n }
     const payload = more.payload ?? Buffer.alloc(4096, fill)
-    const records: PartRecord[] = [
-      { ...stamp, kind: 'write', offset: more.offset ?? 0, lengthBytes: payload.length, payload },
-    ]
+    const write = { ...stamp, kind: 'write', offset: more.offset ?? 0, lengthBytes: payload.length, payload } as const
+    const names = more.volumes ?? ['v']
+    const records: PartRecord[] = names.map((_, index) => ({ ...write, volume: volumeIndex(index) }))
     records.push(...(more.records ?? []))
     if (number === 1) {
-      records.unshift({ kind: 'volume', volume: volumeIndex(0), stream: 'st', name: 'v', sizeBytes: volumeBytes })
+      const declared = { kind: 'volume', stream: 'st', sizeBytes: volumeBytes } as const
+      records.unshift(...names.map((name, index) => ({ ...declared, volume: volumeIndex(index), name })))
     }
     const header = {
       pairingId: this.pairingId,
@@ -176,8 +186,8 @@ export class InboundRig {
     return this.events.filter((event) => event.code === code).map(({ text }) => text)
   }
 
-  image(): Buffer {
-    return readFileSync(join(this.folder, 'images/v.img'))
+  image(volume = 'v'): Buffer {
+    return readFileSync(join(this.folder, `images/${volume}.img`))
   }
 
   acknowledgement(): Acknowledgement | undefined {

@@ -411,6 +411,87 @@ t.test('a batch that failed half-way is no state before all of it was applied', 
   t.same(states, ['2 applying', '4 consistent'])
 })
 
+t.test('one of two volumes is never a state without the other', async (t) => {
+  const volumes = ['v', 'w']
+  const rig = new InboundRig(t)
+  const place = (name: string): string => join(rig.folder, 'images', name)
+  const one = rig.epoch(1, zeros, 1, { volumes, initializing: true })
+  const two = rig.epoch(2, one.tag, 2, { volumes })
+  const three = rig.epoch(3, two.tag, 3, { volumes })
+  const shown: string[] = []
+  rig.onApplied = () => {
+    const { appliedEpoch, consistent } = rig.stream.position
+    if (consistent) shown.push(`${appliedEpoch}: ${volumes.map((volume) => rig.image(volume)[0])}`)
+  }
+  const isRefused = async (appliedEpoch: number, code = 'BACKING_UNAVAILABLE'): Promise<void> => {
+    await rig.until(() => rig.acknowledgement()?.reason.startsWith(code) === true)
+    t.match(rig.acknowledgement(), { state: 'stalled', appliedEpoch })
+    t.equal(rig.stream.position.appliedEpoch, appliedEpoch)
+    const look = rig.stream.atEpochBoundary(async () => undefined)
+    await t.rejects(look, { code: 'BETWEEN_EPOCHS', retry: 'later' }, 'no state is shown')
+  }
+  rig.start()
+  rig.deliver(one.name, one.bytes)
+  await rig.until(() => rig.acknowledgement()?.appliedEpoch === 1)
+
+  renameSync(place('w.img.incoming'), place('away'))
+  rig.deliver(two.name, two.bytes)
+  await isRefused(1)
+  t.notOk(existsSync(place('v.img')), 'what takes the place of nothing yet is not in place')
+  t.same(shown, [])
+  const { promote } = rig.images
+  rig.images.promote = (all) => {
+    rig.images.promote = promote
+    renameSync(place('w.img.incoming'), place('away'))
+    return promote.call(rig.images, all)
+  }
+  renameSync(place('away'), place('w.img.incoming'))
+  await isRefused(1, 'DESTINATION_UNAVAILABLE')
+  t.same(shown, [], 'nor when it goes at the last moment')
+  renameSync(place('away'), place('w.img.incoming'))
+  await rig.applied(2)
+  await rig.until(() => shown.length === 1)
+
+  renameSync(place('w.img'), place('away'))
+  rig.deliver(three.name, three.bytes)
+  await isRefused(2)
+  renameSync(place('away'), place('w.img'))
+  await rig.until(() => shown.length === 2)
+  t.same(shown, ['2: 2,2', '3: 3,3'])
+  await rig.until(() => rig.acknowledgement()?.appliedEpoch === 3)
+  t.match(rig.acknowledgement(), { state: 'consistent', wanted: [] })
+})
+
+t.test('an image that cannot be looked at is not taken for one that is in place', async (t) => {
+  const volumes = ['v', 'w']
+  const rig = new InboundRig(t)
+  const incoming = join(rig.folder, 'images/w.img.incoming')
+  const old = rig.epoch(1, zeros, 1, { volumes })
+  const first = rig.epoch(1, zeros, 2, { volumes, generation: 2, initializing: true })
+  const second = rig.epoch(2, first.tag, 3, { volumes, generation: 2 })
+  rig.start()
+  rig.deliver(old.name, old.bytes)
+  await rig.applied(1)
+  rig.deliver(first.name, first.bytes)
+  await rig.until(() => rig.acknowledgement()?.generation === 2 && rig.acknowledgement()?.appliedEpoch === 1)
+  renameSync(incoming, `${incoming}.away`)
+  symlinkSync(incoming, incoming)
+  rig.deliver(second.name, second.bytes)
+  await rig.until(() => rig.told('DESTINATION_UNAVAILABLE').length > 0)
+  t.same(
+    volumes.map((volume) => rig.image(volume)[0]),
+    [1, 1],
+    'the old generation stays as it was',
+  )
+  t.match(rig.stream.position, { appliedEpoch: 1, consistent: false })
+  renameSync(`${incoming}.away`, incoming)
+  await rig.applied(2)
+  t.same(
+    volumes.map((volume) => rig.image(volume)[0]),
+    [3, 3],
+  )
+})
+
 t.test('what runs at a boundary holds up epochs, and sees a whole one', async (t) => {
   const rig = new InboundRig(t)
   const [one, two] = rig.chain(2)

@@ -2,9 +2,9 @@
  * The destination runs inside this test, one epoch at a time, and its image is judged at every single boundary: no
  * epoch passes that nobody looked at.
  */
-import { mkdirSync } from 'node:fs'
+import { copyFileSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { WorkerCalls } from '../../src/block/worker-calls.js'
 import { ImageFolder } from '../../src/destage/image-folder.js'
 import type { InboundPosition } from '../../src/destage/inbound-state.js'
@@ -17,7 +17,7 @@ import { Agent, delay, flush } from '../fixtures/agent.js'
 import { MemoryStore } from '../fixtures/memory-store.js'
 import { scratchFolder } from '../fixtures/paths.js'
 import { difference } from '../fixtures/sites.js'
-import { type StampWriteOptions, stampVerify, startStamp } from '../fixtures/stamp.js'
+import { type StampWriteOptions, stampVerify, startStamp, type VerifyOptions } from '../fixtures/stamp.js'
 
 const folder = scratchFolder(t, 'every-epoch')
 const between = join(folder, 'between')
@@ -41,60 +41,83 @@ const loads: [string, StampWriteOptions][] = [
   ],
 ]
 for (const [index, [title, load]] of loads.entries()) {
-  t.test(`every epoch boundary is a state the source passed through: ${title}`, async (t) => {
-    const name = `v${index}`
-    const log = join(folder, `${name}.log`)
-    const { device } = await source.volume(folder, name, '32MiB')
-    const { id } = await source.cli<{ id: string }>(
-      ...['stream', 'create', name, '--volume', name, '--destination', 'far', '--epoch', '100ms'],
-    )
-    const stop = new AbortController()
-    const images = new ImageFolder(join(folder, `${name}-images`))
-    const inbox = new Inbox(join(between, pairing.id.toString('hex')), () => stream.pause.wake())
-    t.teardown(() => inbox.close())
-    const boundaries: { epoch: number; n: number }[] = []
-    const look = async ({ appliedEpoch, consistent, volumes }: InboundPosition): Promise<void> => {
-      if (!consistent) return
-      const verdict = stampVerify(images.path(volumes[0]!), log)
-      boundaries.push({ epoch: appliedEpoch, n: verdict.n })
-      if (!verdict.ok) t.fail(`epoch ${appliedEpoch}: ${JSON.stringify(verdict)}`)
+  t.test(`every epoch boundary is a state the source passed through: ${title}`, (t) =>
+    judgeEveryEpoch(t, `v${index}`, [`v${index}`], { ...load, seed: 5 + index }),
+  )
+}
+
+t.test('two volumes of one stream are one moment at every epoch boundary, eight writers writing to both', (t) => {
+  const load = { threads: 8, sizes: '512-16384', overlap: true, seconds: slowestSeconds, seed: 9 }
+  return judgeEveryEpoch(t, 'both', ['left', 'right'], load)
+})
+
+/** @param volumes one, or two that are one to the writer and to the judge */
+async function judgeEveryEpoch(t: Test, name: string, volumes: string[], load: StampWriteOptions): Promise<void> {
+  const log = join(folder, `${name}.log`)
+  const devices: string[] = []
+  for (const volume of volumes) devices.push((await source.volume(folder, volume, '32MiB')).device)
+  const { id } = await source.cli<{ id: string }>(
+    ...['stream', 'create', name, ...volumes.flatMap((volume) => ['--volume', volume])],
+    ...['--destination', 'far', '--epoch', '100ms'],
+  )
+  const stop = new AbortController()
+  const images = new ImageFolder(join(folder, `${name}-images`))
+  const inbox = new Inbox(join(between, pairing.id.toString('hex')), () => stream.pause.wake())
+  t.teardown(() => inbox.close())
+  const paths = (): string[] =>
+    volumes.map((volume) => images.path(stream.position.volumes.find((v) => v.name === volume)!))
+  const judge = ([image, beside]: string[], options: VerifyOptions = {}) =>
+    stampVerify(image!, log, { ...options, ...(beside !== undefined && { beside }) })
+  const boundaries: { epoch: number; n: number }[] = []
+  const before = join(folder, `${name}-before.img`)
+  let mixtures = 0
+  const look = async ({ appliedEpoch, consistent }: InboundPosition): Promise<void> => {
+    if (!consistent) return
+    const [image, beside] = paths()
+    const verdict = judge(paths())
+    if (!verdict.ok) t.fail(`epoch ${appliedEpoch}: ${JSON.stringify(verdict)}`)
+    if (beside !== undefined) {
+      // The judge is judged: the second volume as it was an epoch before.
+      if (boundaries.length > 0 && !judge([image!, before]).ok) mixtures += 1
+      copyFileSync(beside, before)
     }
-    const stream = new InboundStream({
-      pairingId: pairing.id,
-      streamId: Buffer.from(id, 'hex'),
-      secret: deriveStreamSecret(pairing.secret, Buffer.from(id, 'hex')),
-      store: new MemoryStore(),
-      directory: join(folder, `${name}-inbound`),
-      images,
-      inbox,
-      worker,
-      report: ({ severity, text }) => severity === 'error' && t.fail(text),
-      limits: { epochs: 1, rawBytes: 1 },
-      onApplied: look,
-    })
-    const running = stream.run(stop.signal)
-    const writer = startStamp(device, log, { ...load, seed: 5 + index, fsyncEvery: 50 })
-    await source.cli('stream', 'initialize', name, '--wait')
-    const begun = performance.now()
-    const seconds = () => (performance.now() - begun) / 1000
-    while (seconds() < usualSeconds || (boundaries.length < boundaryCount && seconds() < slowestSeconds))
-      await delay(100)
-    const { errno, writes } = await writer.stop()
-    t.equal(errno, 0)
-    await flush(source, name)
-    stop.abort()
-    await running
-    t.comment(`${boundaries.length} epochs judged over ${writes} writes`)
-    t.ok(boundaries.length >= boundaryCount, `${boundaries.length} boundaries were judged`)
-    t.ok(boundaries.at(-1)!.n > boundaries[0]!.n, 'and they moved on')
-    t.same(
-      boundaries.map(({ epoch }) => epoch),
-      boundaries.map((_, at) => boundaries[0]!.epoch + at),
-      'none was left out',
-    )
-    const image = images.path(stream.position.volumes[0]!)
-    t.match(stampVerify(image, log, { requireAll: true }), { ok: true, behind: 0 })
-    t.equal(await difference(device, image), '')
-    await source.cli('stream', 'remove', name)
+    boundaries.push({ epoch: appliedEpoch, n: verdict.n })
+  }
+  const stream = new InboundStream({
+    pairingId: pairing.id,
+    streamId: Buffer.from(id, 'hex'),
+    secret: deriveStreamSecret(pairing.secret, Buffer.from(id, 'hex')),
+    store: new MemoryStore(),
+    directory: join(folder, `${name}-inbound`),
+    images,
+    inbox,
+    worker,
+    report: ({ severity, text }) => severity === 'error' && t.fail(text),
+    limits: { epochs: 1, rawBytes: 1 },
+    onApplied: look,
   })
+  const running = stream.run(stop.signal)
+  const beside = devices[1]
+  const writer = startStamp(devices[0]!, log, { ...load, ...(beside && { beside }), fsyncEvery: 50 })
+  await source.cli('stream', 'initialize', name, '--wait')
+  const begun = performance.now()
+  const seconds = () => (performance.now() - begun) / 1000
+  while (seconds() < usualSeconds || (boundaries.length < boundaryCount && seconds() < slowestSeconds)) await delay(100)
+  const { errno, writes } = await writer.stop()
+  t.equal(errno, 0)
+  await flush(source, name)
+  stop.abort()
+  await running
+  t.comment(`${boundaries.length} epochs judged over ${writes} writes`)
+  t.ok(boundaries.length >= boundaryCount, `${boundaries.length} boundaries were judged`)
+  t.ok(boundaries.at(-1)!.n > boundaries[0]!.n, 'and they moved on')
+  t.same(
+    boundaries.map(({ epoch }) => epoch),
+    boundaries.map((_, at) => boundaries[0]!.epoch + at),
+    'none was left out',
+  )
+  if (beside) t.ok(mixtures > boundaries.length / 2, `${mixtures} mixtures of two epochs were told from a moment`)
+  t.match(judge(paths(), { requireAll: true }), { ok: true, behind: 0 })
+  for (const [at, device] of devices.entries()) t.equal(await difference(device, paths()[at]!), '')
+  await source.cli('stream', 'remove', name)
 }
