@@ -4,7 +4,7 @@ import { Pause } from '../block/pause.js'
 import type { StateStore } from '../block/state-store.js'
 import { StorageError } from '../block/storage-error.js'
 import type { WorkerCalls } from '../block/worker-calls.js'
-import { sealAcknowledgement, WANTED_LIMIT } from '../replication-file/acknowledgement.js'
+import { sealAcknowledgement } from '../replication-file/acknowledgement.js'
 import { PART_VERSION } from '../replication-file/part-header.js'
 import { rangesText } from '../replication-file/volume-range.js'
 import { applyEpochs } from './apply-epochs.js'
@@ -12,6 +12,7 @@ import { ArrivalBuffer } from './arrival-buffer.js'
 import { addComparison, isWorthSaying } from './comparison.js'
 import { checkDeclarations } from './declarations.js'
 import { asStorageError } from './disk-fault.js'
+import { Gap, type PartOfEpoch } from './gap.js'
 import type { Images } from './images.js'
 import { type InboundPosition, InboundState, nothingApplied } from './inbound-state.js'
 import { describeInbound, type InboundStatus } from './inbound-status.js'
@@ -20,8 +21,6 @@ import { INBOX_UNAVAILABLE } from './inbox-process.js'
 import { Intake } from './intake.js'
 import { type BatchLimits, type HeldPart, planSequence, receivedUpTo } from './sequencer.js'
 
-/** A gap is told to the source after so long: files may still be on their way. */
-const gapGraceMs = 2_000
 const retryMs = 2_000
 /** A folder is looked at this often without a hint that something came; a quiet one less often. */
 const pollMs = 1_000
@@ -53,8 +52,7 @@ export class InboundStream {
   readonly #state: InboundState
   readonly #arrivals: ArrivalBuffer
   readonly #intake: Intake
-  #missing: readonly { readonly epoch: number; readonly part: number }[] = []
-  #gapSinceMs: number | null = null
+  readonly #gap = new Gap()
   /** Held while images change. */
   readonly #boundary = new Exclusive()
   /** Held while images are opened or removed; within #boundary, where both are. */
@@ -161,7 +159,7 @@ export class InboundStream {
 
   /** Where others write over a network no hint comes: these find it by looking. */
   get #pollMs(): number {
-    if (this.#gapSinceMs !== null) return gapPollMs
+    if (this.#gap.isOpen) return gapPollMs
     return performance.now() - this.#busyAtMs > quietAfterMs ? quietPollMs : pollMs
   }
 
@@ -172,7 +170,7 @@ export class InboundStream {
     await this.#dropRemoved()
     const plan = planSequence(this.position, this.#candidates(), this.#limits)
     for (const part of plan.obsolete) await this.#intake.drop(part)
-    this.#noteMissing(plan.missing)
+    this.#gap.note(plan.missing)
     if (plan.apply.length === 0) {
       // Images are open and arrivals were taken in: what was in the way is not any more.
       this.#noteOver()
@@ -322,26 +320,11 @@ export class InboundStream {
     this.#noteOver()
   }
 
-  #noteMissing(missing: readonly { readonly epoch: number; readonly part: number }[]): void {
-    this.#missing = missing
-    if (missing.length === 0) this.#gapSinceMs = null
-    else this.#gapSinceMs ??= performance.now()
-  }
-
-  /** Asked for again: what was refused at once, what is missing after a while. */
-  #wanted(): { epoch: number; part: number }[] {
-    const gap = this.#gapSinceMs !== null && performance.now() - this.#gapSinceMs > gapGraceMs
+  #wanted(): PartOfEpoch[] {
     const { generation } = this.#intake
     if (this.position.removed && generation === this.position.generation) return []
     const applied = generation === this.position.generation ? this.position.appliedEpoch : 0
-    const places = this.#intake.refused(generation)
-    const known = new Set(places.map(({ epoch, part }) => `${epoch}/${part}`))
-    const missing = gap ? this.#missing.filter(({ epoch, part }) => !known.has(`${epoch}/${part}`)) : []
-    return [...places, ...missing]
-      .filter(({ epoch }) => epoch > applied)
-      .sort((a, b) => a.epoch - b.epoch || a.part - b.part)
-      .slice(0, WANTED_LIMIT)
-      .map(({ epoch, part }) => ({ epoch, part }))
+    return this.#gap.wanted(this.#intake.refused(generation), applied)
   }
 
   /** What waits here for an epoch whose end is a state, durably: the source needs not keep it. */
