@@ -28,6 +28,8 @@ export interface Images {
   target(volume: InboundVolume, consistent: boolean): Promise<string>
   /** The files and devices that hold its bytes in the end: what the page cache has of them hides what the disk says. */
   disks(volume: InboundVolume, consistent: boolean): Promise<readonly string[]>
+  /** Whether, of a generation that is not in place, this one took its place already. */
+  isInPlace(volume: InboundVolume): Promise<boolean>
   /** The new generation is durable and consistent: it takes the place of the old one. May be called again. */
   promote(volumes: readonly InboundVolume[]): Promise<void>
   /**

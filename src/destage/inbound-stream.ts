@@ -20,6 +20,7 @@ import type { InboxCalls } from './inbox.js'
 import { INBOX_UNAVAILABLE } from './inbox-process.js'
 import { Intake } from './intake.js'
 import { type BatchLimits, type HeldPart, planSequence, receivedUpTo } from './sequencer.js'
+import { showsState, tornReason, tornWhenGivenUp } from './shown-images.js'
 
 const retryMs = 2_000
 /** A folder is looked at this often without a hint that something came; a quiet one less often. */
@@ -96,17 +97,19 @@ export class InboundStream {
 
   /**
    * Run while no epoch is applied and each image shows a state of the source: for a snapshot of them. Epochs wait.
-   * @throws StorageError BETWEEN_EPOCHS while an epoch that was cut short by a failure is not applied to its end
+   * @throws StorageError BETWEEN_EPOCHS while an epoch that was cut short by a failure is not applied to its end, and
+   * where that was given up, until the generation that follows is in place
    */
   atEpochBoundary<T>(action: () => Promise<T>): Promise<T> {
     return this.#boundary.run(async () => {
+      if (showsState(this.position)) return action()
       const { intent, appliedEpoch, stream } = this.position
-      if (intent <= appliedEpoch) return action()
+      const what = intent > appliedEpoch ? `Epoch ${appliedEpoch + 1} is applied in part. ` : ''
       throw new StorageError('BETWEEN_EPOCHS', {
         op: 'destage',
         object: stream,
         retry: 'later',
-        hint: `Epoch ${appliedEpoch + 1} is applied in part. ${this.status().reason}`,
+        hint: `${what}${this.status().reason}`,
       })
     })
   }
@@ -122,7 +125,8 @@ export class InboundStream {
    */
   async remove(): Promise<void> {
     await this.#boundary.run(async () => {
-      await this.#state.move({ removed: true, consistent: false, intent: 0 })
+      const torn = !showsState(this.position)
+      await this.#state.move({ removed: true, consistent: false, intent: 0, torn })
       this.#obstacle = null
       await this.#opening
         .run(() => this.#clear())
@@ -136,7 +140,7 @@ export class InboundStream {
   async #clear(): Promise<void> {
     await this.#options.images.remove(this.position.volumes)
     await this.#intake.clear()
-    await this.#state.move({ volumes: [] })
+    await this.#state.move({ volumes: [], torn: false })
   }
 
   async run(signal: AbortSignal): Promise<void> {
@@ -237,20 +241,24 @@ export class InboundStream {
   async #beginGeneration(generation: number, first: readonly HeldPart[]): Promise<void> {
     const declared = first.flatMap(({ name }) => this.#intake.held.get(name)?.declarations ?? [])
     const stream = declared[0]?.stream ?? this.position.streamId
-    const { volumes: before } = this.position
-    const volumes = await this.#options.images.begin({ stream, volumes: checkDeclarations(declared), before })
+    const { images } = this.#options
+    const { volumes: before, torn: wasTorn } = this.position
+    const torn = await tornWhenGivenUp(this.position, images)
+    const volumes = await images.begin({ stream, volumes: checkDeclarations(declared), before })
     await this.#state.move({
       generation,
       stream,
       ...nothingApplied,
       consistent: false,
       intent: 0,
+      torn,
       volumes,
       removed: false,
       comparison: null,
     })
     await this.#openImages()
     this.#intake.forgetPassed()
+    if (torn && !wasTorn) this.#say('warning', 'IMAGE_TORN', tornReason)
     this.#say('info', 'GENERATION_BEGUN', `generation ${generation}: ${volumes.map(({ name }) => name).join(', ')}`)
   }
 
@@ -289,7 +297,11 @@ export class InboundStream {
         files: parts.map(({ name }) => this.#arrivals.file(name)),
         rawBytes: parts.reduce((sum, part) => sum + part.rawBytes, 0),
       }))
-      const result = await applyEpochs(worker, job, files)
+      const result = await applyEpochs(worker, job, files).catch(async (error) => {
+        // What can never be applied is found before anything is written.
+        if (error instanceof StorageError && error.retry === 'never') await this.#state.move({ intent: before })
+        throw error
+      })
       const { compared } = result
       const { comparison } = this.position
       const nowConsistent = consistent || !epochs.at(-1)![0]!.initializing
@@ -299,6 +311,7 @@ export class InboundStream {
         appliedLsn: result.endLsn.toString(),
         lastTag: Buffer.from(result.tag).toString('hex'),
         consistent: nowConsistent,
+        ...(nowConsistent && { torn: false }),
         appliedTimeMs: Number(result.lastTimeNs / 1_000_000n),
         intent: last < intent ? intent : 0,
         ...(compared && { comparison: addComparison(comparison, compared) }),
@@ -309,10 +322,6 @@ export class InboundStream {
       }
       if (nowConsistent && !consistent)
         this.#say('info', 'GENERATION_COMPLETE', `generation ${generation} is consistent`)
-    } catch (error) {
-      // What can never be applied is found before anything is written.
-      if (error instanceof StorageError && error.retry === 'never') await this.#state.move({ intent: before })
-      throw error
     } finally {
       this.#applying = false
     }
