@@ -15,7 +15,7 @@ export interface ImageGeneration {
  *
  * A new generation grows beside the old one and takes its place when it is consistent, so that a state the source
  * passed through stays readable. Invariant: while a generation is not in place, an image without an incoming one took
- * its place already (a crash between two of them), for all incoming ones are made before the generation is recorded.
+ * its place already (a crash between two of them), for all incoming ones are made before anything of it is applied.
  */
 export interface Images {
   /** Empty images for a new generation; the old ones stay. Resolves to what shall be recorded of its volumes. */

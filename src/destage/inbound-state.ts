@@ -37,6 +37,11 @@ export interface InboundPosition {
    * generation was given up. Absent: they do.
    */
   readonly torn?: boolean
+  /**
+   * Its empty images may not all be there, and those below are still the ones of the generation before: they are begun
+   * before anything is applied. Absent: they are there.
+   */
+  readonly beginning?: boolean
   readonly volumes: readonly InboundVolume[]
   /**
    * An operator of this side removed the stream: nothing of this generation is taken in any more, only a newer one begins

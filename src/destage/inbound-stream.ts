@@ -184,7 +184,8 @@ export class InboundStream {
       await this.#boundary.run(async () => {
         // Removed meanwhile, with what had arrived.
         if (!plan.apply.flat().every(({ name }) => this.#intake.held.has(name))) return
-        if (plan.generation > this.position.generation) await this.#beginGeneration(plan.generation, plan.apply[0]!)
+        const { generation, beginning } = this.position
+        if (plan.generation > generation || beginning) await this.#beginGeneration(plan.generation, plan.apply[0]!)
         await this.#apply(plan.apply)
       })
     } catch (error) {
@@ -237,25 +238,32 @@ export class InboundStream {
     return this.#options.limits ?? { epochs: 16, rawBytes: 64 * 1024 * 1024 }
   }
 
-  /** The images of the generation before stay as they are until this one is consistent. */
+  /**
+   * The images of the generation before stay as they are until this one is consistent.
+   *
+   * Steps: (1) it is recorded that the generation begins, and whether what is shown is a state, (2) empty images are made,
+   * (3) they are recorded. After a crash behind (1) they are made again. (2) before (1) could leave empty images to the
+   * generation before: epochs of it that still arrive would be applied to them, and shown.
+   */
   async #beginGeneration(generation: number, first: readonly HeldPart[]): Promise<void> {
     const declared = first.flatMap(({ name }) => this.#intake.held.get(name)?.declarations ?? [])
     const stream = declared[0]?.stream ?? this.position.streamId
+    const checked = checkDeclarations(declared)
     const { images } = this.#options
-    const { volumes: before, torn: wasTorn } = this.position
+    const wasTorn = this.position.torn
     const torn = await tornWhenGivenUp(this.position, images)
-    const volumes = await images.begin({ stream, volumes: checkDeclarations(declared), before })
-    await this.#state.move({
+    const begun = {
       generation,
       stream,
       ...nothingApplied,
       consistent: false,
       intent: 0,
-      torn,
-      volumes,
       removed: false,
       comparison: null,
-    })
+    }
+    await this.#state.move({ ...begun, torn, beginning: true })
+    const volumes = await images.begin({ stream, volumes: checked, before: this.position.volumes })
+    await this.#state.move({ volumes, beginning: false })
     await this.#openImages()
     this.#intake.forgetPassed()
     if (torn && !wasTorn) this.#say('warning', 'IMAGE_TORN', tornReason)

@@ -1,6 +1,6 @@
 /**
  * One generation gives way to the next at any moment: what is shown meanwhile is a state of the source, or is said to be
- * none and cannot be snapshotted.
+ * none and cannot be snapshotted, and nothing of the one that was given up is applied any more.
  */
 import { closeSync, existsSync, openSync, readdirSync, readFileSync, rmSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
@@ -159,6 +159,45 @@ for (const [where, make] of Object.entries(homes)) {
       t.equal(await rig.stream.atEpochBoundary(async () => 'taken'), 'taken')
     })
   }
+
+  for (const when of ['before', 'behind']) {
+    t.test(
+      `${where}: killed ${when} the making of empty images, nothing of the old generation is applied`,
+      async (t) => {
+        const { rig, shown } = await make(t)
+        const one = rig.epoch(1, zeros, 1, { initializing: true })
+        const two = rig.epoch(2, one.tag, 2, { initializing: true, offset: 8 * blockBytes })
+        const three = rig.epoch(3, two.tag, 3)
+        rig.start()
+        for (const each of [one, two]) deliver(rig, each)
+        await rig.applied(2)
+        const { begin } = rig.images
+        let killed: Promise<void> | undefined
+        rig.images.begin = async (generation) => {
+          if (when === 'behind') await begin.call(rig.images, generation)
+          killed = rig.stop()
+          throw new StorageError('KILLED', { op: 'test', object: 'v', retry: 'later', hint: 'Start again.' })
+        }
+        const anew = rig.epoch(1, zeros, 50, { generation: 2 })
+        deliver(rig, anew)
+        await rig.until(() => killed !== undefined)
+        await killed
+        await rig.images.close()
+        rig.images.begin = begin
+
+        loseArrivals(rig)
+        deliver(rig, three)
+        rig.start()
+        await rig.until(() => !existsSync(join(rig.streamFolder, three.name)))
+        await new Promise((resolve) => setTimeout(resolve, 500))
+        t.same(shown(), undefined, 'of generation 1 two blocks are gone')
+        t.match(rig.stream.position, { generation: 2, appliedEpoch: 0, consistent: false })
+        deliver(rig, anew)
+        await rig.until(() => rig.stream.position.consistent)
+        t.same(shown(), [50, 0], 'it began with empty images')
+      },
+    )
+  }
 }
 
 t.test('a torn image that cannot be removed yet is refused until it is gone, and then forgotten', async (t) => {
@@ -192,8 +231,8 @@ t.test('what an agent recorded that knew nothing of this is read as whole', asyn
   await rig.applied(1)
   await rig.stop()
   const key = inboundKey(rig.pairingId.toString('hex'), rig.streamId.toString('hex'))
-  const { torn, ...older } = rig.store.get<typeof rig.stream.position>(key)!
-  t.equal(torn, false)
+  const { torn, beginning, ...older } = rig.store.get<typeof rig.stream.position>(key)!
+  t.same([torn, beginning], [false, false])
   await rig.store.put({ [key]: older })
   rig.start()
   t.match(rig.stream.status(), { state: 'consistent', reason: /epoch 1$/ })
