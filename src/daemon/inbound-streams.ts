@@ -13,6 +13,7 @@ import { InboundStream } from '../destage/inbound-stream.js'
 import { Inbox, type InboxCalls } from '../destage/inbox.js'
 import { INBOX_UNAVAILABLE, InboxProcess } from '../destage/inbox-process.js'
 import { incomingName, PoolImages } from '../destage/pool-images.js'
+import { whyNoState } from '../destage/shown-images.js'
 import { StreamImages } from '../destage/stream-images.js'
 import type { ThinPool } from '../pool/thin-pool.js'
 import { deriveStreamSecret } from '../replication-file/keys.js'
@@ -136,10 +137,14 @@ export class InboundStreams {
    * @throws StorageError BETWEEN_EPOCHS
    */
   atEpochBoundary<T>(volumeName: string, action: () => Promise<T>): Promise<T> {
-    const owner = this.#known().find(({ stream }) =>
-      stream.position.volumes.some(({ thin }) => thin?.volume === volumeName),
-    )
-    return owner ? owner.stream.atEpochBoundary(action) : action()
+    const owner = this.#owner(volumeName)
+    return owner ? owner.atEpochBoundary(action) : action()
+  }
+
+  /** Why a volume that arrives shows no state of its source now; undefined: it does, or is another volume. */
+  whyNoState(volumeName: string): string | undefined {
+    const owner = this.#owner(volumeName)
+    return owner && whyNoState(owner.position)
   }
 
   /** Applies nothing more, and closes the images. */
@@ -152,6 +157,12 @@ export class InboundStreams {
     for (const { stream, images } of this.#known()) {
       await images.close().catch((error) => this.#say('warning', 'IMAGES_CLOSED_LATE', stream.position.stream, error))
     }
+  }
+
+  #owner(volumeName: string): InboundStream | undefined {
+    const arrives = ({ stream: { position } }: { readonly stream: InboundStream }): boolean =>
+      position.volumes.some(({ thin }) => thin?.volume === volumeName)
+    return this.#known().find(arrives)?.stream
   }
 
   #known(): { stream: InboundStream; images: Images }[] {

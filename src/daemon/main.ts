@@ -128,6 +128,7 @@ export async function runAgent(options: AgentOptions): Promise<void> {
   const volumes: Volumes = new Volumes({
     ...{ store, paths, pools, thin: thinVolumes },
     isIncoming: (name) => inbound.isMaking(name),
+    whyNoState: (name) => inbound.whyNoState(name),
     streamOf: (name) => streams.ofVolume(name)?.definition.name,
   })
   const destinations = new Destinations(secrets('destinations'))

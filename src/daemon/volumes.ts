@@ -17,6 +17,8 @@ export interface VolumesOptions {
   readonly thin: ThinVolumes
   /** A stream that arrives here is making this one, under a name that no operator can give. */
   readonly isIncoming: (name: string) => boolean
+  /** Why an arriving volume of this name shows no state of its source now; undefined: it does, or is another volume. */
+  readonly whyNoState: (name: string) => string | undefined
   /** The stream that records a volume of this name, which may be away with its pool. */
   readonly streamOf: (name: string) => string | undefined
 }
@@ -240,9 +242,11 @@ export class Volumes {
     if (!isName(volume.name.split('@')[0]!)) {
       return { state: 'detached', reason: 'incomplete: the stream that brought it does not arrive here' }
     }
+    const why = this.#options.whyNoState(volume.name)
+    const told = (reason: string): string => (why === undefined ? reason : `${reason}; ${why}`)
     return volume.device === null
-      ? { state: 'detached', reason: 'not attached' }
-      : { state: 'attached', reason: 'serves its host' }
+      ? { state: 'detached', reason: told('not attached') }
+      : { state: 'attached', reason: told('serves its host') }
   }
 
   async #wish(volume: HostVolume, wish: Wish | null): Promise<void> {

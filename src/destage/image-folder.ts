@@ -20,8 +20,11 @@ export class ImageFolder implements Images {
   }
 
   async target(volume: InboundVolume, consistent: boolean): Promise<string> {
-    const incoming = this.path(volume) + incomingSuffix
-    return !consistent && (await exists(incoming)) ? incoming : this.path(volume)
+    return consistent || (await this.isInPlace(volume)) ? this.path(volume) : this.path(volume) + incomingSuffix
+  }
+
+  async isInPlace(volume: InboundVolume): Promise<boolean> {
+    return !(await exists(this.path(volume) + incomingSuffix))
   }
 
   async disks(volume: InboundVolume, consistent: boolean): Promise<readonly string[]> {

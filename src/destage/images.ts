@@ -15,7 +15,7 @@ export interface ImageGeneration {
  *
  * A new generation grows beside the old one and takes its place when it is consistent, so that a state the source
  * passed through stays readable. Invariant: while a generation is not in place, an image without an incoming one took
- * its place already (a crash between two of them), for all incoming ones are made before the generation is recorded.
+ * its place already (a crash between two of them), for all incoming ones are made before anything of it is applied.
  */
 export interface Images {
   /** Empty images for a new generation; the old ones stay. Resolves to what shall be recorded of its volumes. */
@@ -28,6 +28,8 @@ export interface Images {
   target(volume: InboundVolume, consistent: boolean): Promise<string>
   /** The files and devices that hold its bytes in the end: what the page cache has of them hides what the disk says. */
   disks(volume: InboundVolume, consistent: boolean): Promise<readonly string[]>
+  /** Whether, of a generation that is not in place, this one took its place already. */
+  isInPlace(volume: InboundVolume): Promise<boolean>
   /**
    * The new generation is durable and consistent: it takes the place of the old one. May be called again.
    * @throws when one of its images is nowhere, or cannot be looked up: the generation has not taken its place then

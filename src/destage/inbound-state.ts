@@ -32,6 +32,16 @@ export interface InboundPosition {
   readonly appliedTimeMs: number
   /** Epochs up to this one may have been applied in part: they are applied again before anything else. */
   readonly intent: number
+  /**
+   * Until this generation is in place readers find no state of the source: what is shown was being changed when its
+   * generation was given up. Absent: they do.
+   */
+  readonly torn?: boolean
+  /**
+   * Its empty images may not all be there, and those below are still the ones of the generation before: they are begun
+   * before anything is applied. Absent: they are there.
+   */
+  readonly beginning?: boolean
   readonly volumes: readonly InboundVolume[]
   /**
    * An operator of this side removed the stream: nothing of this generation is taken in any more, only a newer one begins

@@ -1,5 +1,6 @@
 import type { StorageError } from '../block/storage-error.js'
 import type { InboundPosition } from './inbound-state.js'
+import { tornReason } from './shown-images.js'
 
 export interface InboundStatus {
   readonly state: 'initializing' | 'consistent' | 'applying' | 'stalled' | 'failed'
@@ -7,7 +8,7 @@ export interface InboundStatus {
 }
 
 export interface InboundFacts {
-  readonly position: Pick<InboundPosition, 'generation' | 'appliedEpoch' | 'consistent' | 'intent' | 'removed'>
+  readonly position: Pick<InboundPosition, 'generation' | 'appliedEpoch' | 'consistent' | 'intent' | 'removed' | 'torn'>
   /** What keeps the next epoch from being applied; null: nothing. */
   readonly obstacle: Pick<StorageError, 'code' | 'hint' | 'retry'> | null
   /** The next part is here, and only a newer agent can read it. */
@@ -25,10 +26,16 @@ const removedReason =
 
 /** The state an operator sees, and why: the gravest thing first. The table is in DESIGN.md. */
 export function describeInbound(facts: InboundFacts): InboundStatus {
-  const { obstacle, tooNew, wanted, applying, newest } = facts
-  const { generation, appliedEpoch, consistent, intent, removed } = facts.position
+  const { generation, removed, torn } = facts.position
   // Whatever keeps its images from going: nothing more of it is taken in.
-  if (removed && newest === generation) return { state: 'failed', reason: removedReason }
+  if (removed && facts.newest === generation) return { state: 'failed', reason: removedReason }
+  const { state, reason } = describeProgress(facts)
+  return { state, reason: torn ? `${reason}; ${tornReason}` : reason }
+}
+
+function describeProgress(facts: InboundFacts): InboundStatus {
+  const { obstacle, tooNew, wanted, applying, newest } = facts
+  const { appliedEpoch, consistent, intent } = facts.position
   if (obstacle) {
     const state = obstacle.retry === 'never' ? 'failed' : 'stalled'
     return { state, reason: `${obstacle.code}: ${obstacle.hint}` }

@@ -4,7 +4,7 @@ import { Pause } from '../block/pause.js'
 import type { StateStore } from '../block/state-store.js'
 import { StorageError } from '../block/storage-error.js'
 import type { WorkerCalls } from '../block/worker-calls.js'
-import { sealAcknowledgement, WANTED_LIMIT } from '../replication-file/acknowledgement.js'
+import { sealAcknowledgement } from '../replication-file/acknowledgement.js'
 import { PART_VERSION } from '../replication-file/part-header.js'
 import { rangesText } from '../replication-file/volume-range.js'
 import { applyEpochs } from './apply-epochs.js'
@@ -12,6 +12,7 @@ import { ArrivalBuffer } from './arrival-buffer.js'
 import { addComparison, isWorthSaying } from './comparison.js'
 import { checkDeclarations } from './declarations.js'
 import { asStorageError } from './disk-fault.js'
+import { Gap, type PartOfEpoch } from './gap.js'
 import type { Images } from './images.js'
 import { type InboundPosition, InboundState, nothingApplied } from './inbound-state.js'
 import { describeInbound, type InboundStatus } from './inbound-status.js'
@@ -19,9 +20,8 @@ import type { InboxCalls } from './inbox.js'
 import { INBOX_UNAVAILABLE } from './inbox-process.js'
 import { Intake } from './intake.js'
 import { type BatchLimits, type HeldPart, planSequence, receivedUpTo } from './sequencer.js'
+import { showsState, tornReason, tornWhenGivenUp } from './shown-images.js'
 
-/** A gap is told to the source after so long: files may still be on their way. */
-const gapGraceMs = 2_000
 const retryMs = 2_000
 /** A folder is looked at this often without a hint that something came; a quiet one less often. */
 const pollMs = 1_000
@@ -53,8 +53,7 @@ export class InboundStream {
   readonly #state: InboundState
   readonly #arrivals: ArrivalBuffer
   readonly #intake: Intake
-  #missing: readonly { readonly epoch: number; readonly part: number }[] = []
-  #gapSinceMs: number | null = null
+  readonly #gap = new Gap()
   /** Held while images change. */
   readonly #boundary = new Exclusive()
   /** Held while images are opened or removed; within #boundary, where both are. */
@@ -98,17 +97,19 @@ export class InboundStream {
 
   /**
    * Run while no epoch is applied and each image shows a state of the source: for a snapshot of them. Epochs wait.
-   * @throws StorageError BETWEEN_EPOCHS while an epoch that was cut short by a failure is not applied to its end
+   * @throws StorageError BETWEEN_EPOCHS while an epoch that was cut short by a failure is not applied to its end, and
+   * where that was given up, until the generation that follows is in place
    */
   atEpochBoundary<T>(action: () => Promise<T>): Promise<T> {
     return this.#boundary.run(async () => {
+      if (showsState(this.position)) return action()
       const { intent, appliedEpoch, stream } = this.position
-      if (intent <= appliedEpoch) return action()
+      const what = intent > appliedEpoch ? `Epoch ${appliedEpoch + 1} is applied in part. ` : ''
       throw new StorageError('BETWEEN_EPOCHS', {
         op: 'destage',
         object: stream,
         retry: 'later',
-        hint: `Epoch ${appliedEpoch + 1} is applied in part. ${this.status().reason}`,
+        hint: `${what}${this.status().reason}`,
       })
     })
   }
@@ -124,7 +125,8 @@ export class InboundStream {
    */
   async remove(): Promise<void> {
     await this.#boundary.run(async () => {
-      await this.#state.move({ removed: true, consistent: false, intent: 0 })
+      const torn = !showsState(this.position)
+      await this.#state.move({ removed: true, consistent: false, intent: 0, torn })
       this.#obstacle = null
       await this.#opening
         .run(() => this.#clear())
@@ -138,7 +140,7 @@ export class InboundStream {
   async #clear(): Promise<void> {
     await this.#options.images.remove(this.position.volumes)
     await this.#intake.clear()
-    await this.#state.move({ volumes: [] })
+    await this.#state.move({ volumes: [], torn: false })
   }
 
   async run(signal: AbortSignal): Promise<void> {
@@ -161,7 +163,7 @@ export class InboundStream {
 
   /** Where others write over a network no hint comes: these find it by looking. */
   get #pollMs(): number {
-    if (this.#gapSinceMs !== null) return gapPollMs
+    if (this.#gap.isOpen) return gapPollMs
     return performance.now() - this.#busyAtMs > quietAfterMs ? quietPollMs : pollMs
   }
 
@@ -172,7 +174,7 @@ export class InboundStream {
     await this.#dropRemoved()
     const plan = planSequence(this.position, this.#candidates(), this.#limits)
     for (const part of plan.obsolete) await this.#intake.drop(part)
-    this.#noteMissing(plan.missing)
+    this.#gap.note(plan.missing)
     if (plan.apply.length === 0) {
       // Images are open and arrivals were taken in: what was in the way is not any more.
       this.#noteOver()
@@ -182,7 +184,8 @@ export class InboundStream {
       await this.#boundary.run(async () => {
         // Removed meanwhile, with what had arrived.
         if (!plan.apply.flat().every(({ name }) => this.#intake.held.has(name))) return
-        if (plan.generation > this.position.generation) await this.#beginGeneration(plan.generation, plan.apply[0]!)
+        const { generation, beginning } = this.position
+        if (plan.generation > generation || beginning) await this.#beginGeneration(plan.generation, plan.apply[0]!)
         await this.#apply(plan.apply)
       })
     } catch (error) {
@@ -235,24 +238,35 @@ export class InboundStream {
     return this.#options.limits ?? { epochs: 16, rawBytes: 64 * 1024 * 1024 }
   }
 
-  /** The images of the generation before stay as they are until this one is consistent. */
+  /**
+   * The images of the generation before stay as they are until this one is consistent.
+   *
+   * Steps: (1) it is recorded that the generation begins, and whether what is shown is a state, (2) empty images are made,
+   * (3) they are recorded. After a crash behind (1) they are made again. (2) before (1) could leave empty images to the
+   * generation before: epochs of it that still arrive would be applied to them, and shown.
+   */
   async #beginGeneration(generation: number, first: readonly HeldPart[]): Promise<void> {
     const declared = first.flatMap(({ name }) => this.#intake.held.get(name)?.declarations ?? [])
     const stream = declared[0]?.stream ?? this.position.streamId
-    const { volumes: before } = this.position
-    const volumes = await this.#options.images.begin({ stream, volumes: checkDeclarations(declared), before })
-    await this.#state.move({
+    const checked = checkDeclarations(declared)
+    const { images } = this.#options
+    const wasTorn = this.position.torn
+    const torn = await tornWhenGivenUp(this.position, images)
+    const begun = {
       generation,
       stream,
       ...nothingApplied,
       consistent: false,
       intent: 0,
-      volumes,
       removed: false,
       comparison: null,
-    })
+    }
+    await this.#state.move({ ...begun, torn, beginning: true })
+    const volumes = await images.begin({ stream, volumes: checked, before: this.position.volumes })
+    await this.#state.move({ volumes, beginning: false })
     await this.#openImages()
     this.#intake.forgetPassed()
+    if (torn && !wasTorn) this.#say('warning', 'IMAGE_TORN', tornReason)
     this.#say('info', 'GENERATION_BEGUN', `generation ${generation}: ${volumes.map(({ name }) => name).join(', ')}`)
   }
 
@@ -291,7 +305,11 @@ export class InboundStream {
         files: parts.map(({ name }) => this.#arrivals.file(name)),
         rawBytes: parts.reduce((sum, part) => sum + part.rawBytes, 0),
       }))
-      const result = await applyEpochs(worker, job, files)
+      const result = await applyEpochs(worker, job, files).catch(async (error) => {
+        // What can never be applied is found before anything is written.
+        if (error instanceof StorageError && error.retry === 'never') await this.#state.move({ intent: before })
+        throw error
+      })
       const { compared } = result
       const { comparison } = this.position
       const nowConsistent = consistent || !epochs.at(-1)![0]!.initializing
@@ -301,6 +319,7 @@ export class InboundStream {
         appliedLsn: result.endLsn.toString(),
         lastTag: Buffer.from(result.tag).toString('hex'),
         consistent: nowConsistent,
+        ...(nowConsistent && { torn: false }),
         appliedTimeMs: Number(result.lastTimeNs / 1_000_000n),
         intent: last < intent ? intent : 0,
         ...(compared && { comparison: addComparison(comparison, compared) }),
@@ -311,10 +330,6 @@ export class InboundStream {
       }
       if (nowConsistent && !consistent)
         this.#say('info', 'GENERATION_COMPLETE', `generation ${generation} is consistent`)
-    } catch (error) {
-      // What can never be applied is found before anything is written.
-      if (error instanceof StorageError && error.retry === 'never') await this.#state.move({ intent: before })
-      throw error
     } finally {
       this.#applying = false
     }
@@ -322,26 +337,11 @@ export class InboundStream {
     this.#noteOver()
   }
 
-  #noteMissing(missing: readonly { readonly epoch: number; readonly part: number }[]): void {
-    this.#missing = missing
-    if (missing.length === 0) this.#gapSinceMs = null
-    else this.#gapSinceMs ??= performance.now()
-  }
-
-  /** Asked for again: what was refused at once, what is missing after a while. */
-  #wanted(): { epoch: number; part: number }[] {
-    const gap = this.#gapSinceMs !== null && performance.now() - this.#gapSinceMs > gapGraceMs
+  #wanted(): PartOfEpoch[] {
     const { generation } = this.#intake
     if (this.position.removed && generation === this.position.generation) return []
     const applied = generation === this.position.generation ? this.position.appliedEpoch : 0
-    const places = this.#intake.refused(generation)
-    const known = new Set(places.map(({ epoch, part }) => `${epoch}/${part}`))
-    const missing = gap ? this.#missing.filter(({ epoch, part }) => !known.has(`${epoch}/${part}`)) : []
-    return [...places, ...missing]
-      .filter(({ epoch }) => epoch > applied)
-      .sort((a, b) => a.epoch - b.epoch || a.part - b.part)
-      .slice(0, WANTED_LIMIT)
-      .map(({ epoch, part }) => ({ epoch, part }))
+    return this.#gap.wanted(this.#intake.refused(generation), applied)
   }
 
   /** What waits here for an epoch whose end is a state, durably: the source needs not keep it. */

@@ -65,11 +65,15 @@ export class PoolImages implements Images {
     const { volume: name } = thinOf(volume)
     const incoming = incomingName(name)
     const pool = this.#poolOf(volume)
-    const isIncoming = !consistent && has(pool, incoming)
+    const isIncoming = !consistent && !(await this.isInPlace(volume))
     if (!isIncoming && isForeign(pool, name)) throw taken(name)
     const held = this.#held.get(isIncoming ? incoming : name)
     assert(held, `${name} is not open`)
     return held.path
+  }
+
+  async isInPlace(volume: InboundVolume): Promise<boolean> {
+    return !has(this.#poolOf(volume), incomingName(thinOf(volume).volume))
   }
 
   async disks(volume: InboundVolume): Promise<readonly string[]> {

@@ -37,6 +37,10 @@ export class StreamImages implements Images {
     return this.#of(volume).disks(volume, consistent)
   }
 
+  isInPlace(volume: InboundVolume): Promise<boolean> {
+    return this.#of(volume).isInPlace(volume)
+  }
+
   promote(volumes: readonly InboundVolume[]): Promise<void> {
     return this.#of(volumes[0]).promote(volumes)
   }

@@ -32,6 +32,12 @@ const table: readonly CommandRow[] = [
     /512 B/,
   ],
   ['volume attach db', ['volumeAttach', 'db', false], attached, /attached as \/dev\/loop7 \(\/dev\/tidemark\/db\)/],
+  [
+    'volume attach gold.db',
+    ['volumeAttach', 'gold.db', false],
+    { ...attached, role: 'inbound', readOnly: true, reason: 'serves its host; it is torn' },
+    /attached read-only as .*: serves its host; it is torn\n$/,
+  ],
   ['volume attach db --read-only', ['volumeAttach', 'db', true], { readOnly: true }, /attached read-only as/],
   ['volume detach db', ['volumeDetach', 'db'], volumeView('db'), /detached; its data are in \/srv\/db\.img/],
   [

@@ -51,12 +51,14 @@ async function agent(test: Parameters<typeof scratchFolder>[0]) {
   await pools.create({ name: 'p', devices: [{ path: join(folder, 'p'), kind: 'file', sizeBytes: MiB }] })
   const thin = new ThinVolumes(frontEnd)
   const incoming = new Set<string>()
+  const mixtures = new Map<string, string>()
   const volumes = new Volumes({
     store,
     paths,
     pools,
     thin,
     isIncoming: (name) => incoming.has(name),
+    whyNoState: (name) => mixtures.get(name),
     streamOf: () => undefined,
   })
   const progress = new Map<string, { doneBytes: number; totalBytes: number }>()
@@ -79,7 +81,10 @@ async function agent(test: Parameters<typeof scratchFolder>[0]) {
   })
   await operations.createVolume('db', 'p', 4 * MiB)
   const pool = pools.get('p') as FakePool
-  return { operations, volumes, pool, streams, incoming, boundaries, copies, progress, store, paths, folder, told }
+  return {
+    ...{ operations, volumes, pool, streams, incoming, mixtures, boundaries, copies, progress, store, paths, folder },
+    told,
+  }
 }
 
 t.test('a volume is made in a pool that is there, under a name nobody has, in whole sectors', async (t) => {
@@ -100,6 +105,14 @@ t.test('a volume is made in a pool that is there, under a name nobody has, in wh
   )
   t.match(volumes.view(volumes.get('db'), null, null), { kind: 'thin', pool: 'p', path: null, sizeBytes: 4 * MiB })
   t.match(volumes.view(volumes.get('flat'), null, null), { kind: 'file', pool: null, allocatedBytes: null })
+})
+
+t.test('a volume that shows no state of its source says so', async (t) => {
+  const { volumes, mixtures } = await agent(t)
+  const reason = (): string => volumes.view(volumes.get('db'), null, null).reason
+  t.equal(reason(), 'not attached')
+  mixtures.set('db', 'it is torn')
+  t.equal(reason(), 'not attached; it is torn')
 })
 
 t.test('a volume that could not be attached again is not rolled back under a host that waits', async (t) => {

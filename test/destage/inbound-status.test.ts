@@ -4,7 +4,7 @@ import { describeInbound, type InboundFacts } from '../../src/destage/inbound-st
 import { designTable } from '../fixtures/design-table.js'
 
 const healthy: InboundFacts = {
-  position: { generation: 1, appliedEpoch: 7, consistent: true, intent: 0, removed: false },
+  position: { generation: 1, appliedEpoch: 7, consistent: true, intent: 0, removed: false, torn: false },
   obstacle: null,
   tooNew: undefined,
   wanted: undefined,
@@ -33,6 +33,10 @@ const causes: Record<string, [Change, RegExp]> = {
   'the next part was written by a newer agent': [also({ tooNew: { epoch: 8 } }), /FORMAT_TOO_NEW: epoch 8/],
   'a part has not arrived whole': [also({ wanted: { epoch: 8, part: 1 } }), /epoch 8 part 2/],
   'an epoch is being applied': [also({ applying: true }), /epoch 8 is being applied/],
+  'no state of this generation is complete, and one before was given up half applied': [
+    position({ consistent: false, torn: true }),
+    /no state of the source/,
+  ],
   'no state of this generation is complete': [position({ consistent: false }), /generation 1/],
   'nothing of the above': [(facts) => facts, /end of epoch 7/],
 }
@@ -46,6 +50,12 @@ t.test('each row of the table of states is shown, with its reason, and each caus
   }
   const anew = { ...position({ removed: true, consistent: false })(healthy), newest: 2 }
   t.match(describeInbound(anew), { state: 'initializing', reason: /generation 2/ }, 'removed, and begun again')
+  const stalled = also({ obstacle: { code: 'POOL_FULL', hint: 'Extend.', retry: 'later' } })
+  t.match(
+    describeInbound(stalled(position({ consistent: false, torn: true })(healthy))),
+    { state: 'stalled', reason: /POOL_FULL.*no state of the source/ },
+    'whatever else is in the way',
+  )
   t.equal(describeInbound(position({ intent: 9 })(healthy)).state, 'applying', 'also after a crash in the middle')
 })
 

@@ -4,7 +4,7 @@ import type { InboundVolume } from '../../src/destage/inbound-state.js'
 import { PoolImages } from '../../src/destage/pool-images.js'
 import { FakeThinPool, fakeThinVolumes } from '../fixtures/fake-thin-pool.js'
 import { scratchFolder } from '../fixtures/paths.js'
-import { InboundRig } from './inbound-rig.js'
+import { rigOnPool } from './pool-rig.js'
 
 const sizeBytes = 65536
 const declared = [
@@ -156,28 +156,6 @@ t.test('what is removed while its pool is away goes when the pool is back', asyn
   await images.remove(first)
   t.same(names(), [])
 })
-
-/** An arriving stream whose images lie in a pool that may be away. */
-function rigOnPool(t: Test) {
-  const volumes = fakeThinVolumes()
-  let pool: FakeThinPool | undefined
-  let isAway = false
-  const rig = new InboundRig(t, (folder) => {
-    const made = new FakeThinPool(folder)
-    pool = made
-    return new PoolImages({
-      poolName: 'p',
-      pool: () => (isAway ? undefined : made),
-      volume: (open, name) => volumes.get(open, name),
-      forget: () => {},
-      isTaken: () => false,
-    })
-  })
-  const setAway = (away: boolean): void => {
-    isAway = away
-  }
-  return { rig, pool: () => pool!, setAway }
-}
 
 t.test('a stream that arrives in a pool survives restarts and a new generation', async (t) => {
   const { rig, pool } = rigOnPool(t)

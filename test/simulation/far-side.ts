@@ -19,6 +19,8 @@ export interface SimulatedAcknowledgement {
 
 interface Durable extends SequencePosition {
   readonly intent: number
+  /** What is shown was given up half applied. */
+  readonly torn: boolean
   readonly endLsn: number
   readonly sequence: number
 }
@@ -26,7 +28,7 @@ interface Durable extends SequencePosition {
 /** The destination's planner over an image in memory, with crashes between any two of its steps. */
 export class FarSide {
   /** Survives a crash. */
-  #at: Durable = { generation: 0, appliedEpoch: 0, consistent: false, intent: 0, endLsn: 0, sequence: 0 }
+  #at: Durable = { generation: 0, appliedEpoch: 0, consistent: false, intent: 0, torn: false, endLsn: 0, sequence: 0 }
   readonly #files = new Map<string, SimulatedPart>()
   /** The image of the generation being applied; while it is not consistent the one before is shown. */
   #image: Int32Array
@@ -34,7 +36,10 @@ export class FarSide {
   #missing: readonly { readonly epoch: number; readonly part: number }[] = []
   readonly #blockCount: number
   readonly #random: Random
+  /** The disk refused the last write. Forgotten by a crash. */
+  #isObstructed = false
   applied = 0
+  tornGenerations = 0
 
   constructor(blockCount: number, random: Random) {
     this.#blockCount = blockCount
@@ -48,8 +53,8 @@ export class FarSide {
 
   /** What a reader may take for a state of the source now; undefined while none is shown. */
   get shown(): { readonly image: Int32Array; readonly endLsn: number; readonly generation: number } | undefined {
-    const { consistent, intent, generation, endLsn } = this.#at
-    if (intent > 0 && consistent) return undefined
+    const { consistent, intent, torn, generation, endLsn } = this.#at
+    if (torn || (intent > 0 && consistent)) return undefined
     return consistent ? { image: this.#image, endLsn, generation } : this.#shown
   }
 
@@ -60,10 +65,13 @@ export class FarSide {
     this.#files.set(part.name, part)
   }
 
-  /** One turn. With `crash` it ends after any of its steps. */
-  turn(crash: boolean): void {
+  /** One turn, to its end, or up to any of its steps: there the agent is killed, or the disk refuses a write. */
+  turn(until: 'end' | 'crash' | 'refusal'): void {
+    const crash = until === 'crash'
+    const wasObstructed = this.#isObstructed
+    this.#isObstructed = false
     const limits = { epochs: 1 + this.#random.below(16), rawBytes: this.#random.pick([1, 8 << 20, 64 << 20]) }
-    const plan = planSequence(this.#at, this.#candidates(limits), limits)
+    const plan = planSequence(this.#at, this.#candidates(limits, wasObstructed), limits)
     for (const { name } of plan.obsolete) this.#files.delete(name)
     this.#missing = plan.missing
     const [first] = plan.apply
@@ -73,14 +81,24 @@ export class FarSide {
       if (this.#at.consistent)
         this.#shown = { image: this.#image, endLsn: this.#at.endLsn, generation: this.#at.generation }
       this.#image = new Int32Array(this.#blockCount)
-      this.#at = { ...this.#at, generation: plan.generation, appliedEpoch: 0, consistent: false, intent: 0, endLsn: 0 }
+      const torn = this.#at.torn || (this.#at.consistent && this.#at.intent > this.#at.appliedEpoch)
+      if (torn && !this.#at.torn) this.tornGenerations += 1
+      this.#at = {
+        ...this.#at,
+        generation: plan.generation,
+        appliedEpoch: 0,
+        consistent: false,
+        intent: 0,
+        torn,
+        endLsn: 0,
+      }
       if (crash && this.#random.chance(0.3)) return
     }
     const { appliedEpoch, consistent } = this.#at
     const last = appliedEpoch + plan.apply.length
     const intent = Math.max(last, this.#at.intent)
     this.#at = { ...this.#at, intent }
-    let steps = crash ? this.#random.below(8) : Number.POSITIVE_INFINITY
+    let steps = until !== 'end' ? this.#random.below(8) : Number.POSITIVE_INFINITY
     plan.apply.forEach((parts, index) => {
       this.#check(parts as readonly SimulatedPart[], appliedEpoch + 1 + index)
       for (const { name } of parts) {
@@ -91,13 +109,17 @@ export class FarSide {
         }
       }
     })
-    if (steps < 0) return
+    if (steps < 0) {
+      this.#isObstructed = !crash
+      return
+    }
     const end = plan.apply.at(-1)! as readonly SimulatedPart[]
     const { initializing, endLsn } = end.at(-1)!
     if (consistent) assert(!initializing, 'where a state is shown, a batch ends with one')
     this.#at = {
       ...this.#at,
       ...{ appliedEpoch: last, endLsn, consistent: consistent || !initializing, intent: last < intent ? intent : 0 },
+      torn: this.#at.torn && initializing,
     }
     this.applied += plan.apply.length
     if (crash && this.#random.chance(0.5)) return
@@ -119,10 +141,10 @@ export class FarSide {
     }
   }
 
-  #candidates(limits: Parameters<typeof planSequence>[2]): SimulatedPart[] {
+  #candidates(limits: Parameters<typeof planSequence>[2], isObstructed: boolean): SimulatedPart[] {
     const { generation, appliedEpoch, intent } = this.#at
     const all = [...this.#files.values()]
-    if (intent <= appliedEpoch) return all
+    if (intent <= appliedEpoch || isObstructed) return all
     const current = all.filter((part) => part.generation === generation)
     return planSequence(this.#at, current, limits).apply.length > 0 ? current : all
   }

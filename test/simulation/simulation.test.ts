@@ -9,7 +9,7 @@ t.comment(`seed ${seed} (SEED=${seed} repeats it)`)
 
 t.test('whatever happens in whatever order, what is shown is the source as it was, and the end is equal', async (t) => {
   const deadline = performance.now() + seconds * 1000
-  const sums = { runs: 0, steps: 0, epochs: 0, generations: 0, statesJudged: 0, letGoes: 0 }
+  const sums = { runs: 0, steps: 0, epochs: 0, generations: 0, statesJudged: 0, letGoes: 0, tornGenerations: 0 }
   for (; performance.now() < deadline; sums.runs += 1) {
     const figures = await simulate(seed + sums.runs, 20_000)
     sums.steps += figures.steps
@@ -17,6 +17,7 @@ t.test('whatever happens in whatever order, what is shown is the source as it wa
     sums.generations += figures.generations
     sums.statesJudged += figures.statesJudged
     sums.letGoes += figures.letGoes
+    sums.tornGenerations += figures.tornGenerations
   }
   t.comment(JSON.stringify(sums))
   t.ok(sums.steps >= 20_000, `${sums.steps} steps`)

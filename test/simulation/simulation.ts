@@ -16,6 +16,8 @@ export interface SimulationFigures {
   readonly generations: number
   readonly statesJudged: number
   readonly letGoes: number
+  /** How often what was shown was given up half applied. */
+  readonly tornGenerations: number
 }
 
 /**
@@ -61,6 +63,7 @@ class Simulation {
     return {
       ...{ steps: this.step, epochs: this.#far.applied, generations: this.#near.position.generation },
       ...{ statesJudged: this.#judged, letGoes: this.#near.letGoes },
+      tornGenerations: this.#far.tornGenerations,
     }
   }
 
@@ -81,7 +84,7 @@ class Simulation {
       if (crash) this.#near.crash(this.#nowMs)
     } else if (action === 'send') this.#send()
     else if (action === 'deliver') this.#deliver()
-    else if (action === 'destage') this.#far.turn(crash)
+    else if (action === 'destage') this.#far.turn(crash ? 'crash' : random.chance(crashes) ? 'refusal' : 'end')
     else if (action === 'acknowledge') this.#messages.push(this.#far.acknowledge())
     else if (action === 'hear') this.#hear()
     else if (action === 'flush') this.#near.flush()
@@ -108,7 +111,7 @@ class Simulation {
       for (const part of this.#near.nextToSend()) this.#files.push(part)
       this.#near.sent(this.#near.nextToSend()[0]?.epoch ?? 0)
       for (const file of this.#files.splice(0)) this.#far.arrive(file)
-      this.#far.turn(false)
+      this.#far.turn('end')
       for (const part of this.#near.take(this.#far.acknowledge())) this.#files.push(part)
       if (step % 20 === 19) this.#lookForLost()
       this.#judge()
@@ -178,9 +181,8 @@ class Simulation {
     if (!shown) return
     const { generation, endLsn } = shown
     assert(generation > this.#seen.generation || endLsn >= this.#seen.endLsn, 'never back in time')
-    if (generation === this.#seen.generation && endLsn === this.#seen.endLsn) return
+    if (generation !== this.#seen.generation || endLsn !== this.#seen.endLsn) this.#judged += 1
     this.#seen = { generation, endLsn }
-    this.#judged += 1
     assert(isSame(shown.image, this.#near.history[endLsn]!), `what is shown is the source at LSN ${endLsn}`)
   }
 }

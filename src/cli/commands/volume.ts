@@ -64,7 +64,7 @@ export const volumeCommands: Command[] = [
       terminal.result(attached, [
         'volume' in attached
           ? snapshotAttached(attached)
-          : `Volume ${attached.name} is attached ${attached.readOnly ? 'read-only ' : ''}as ${where(attached)}`,
+          : `Volume ${attached.name} is attached ${attached.readOnly ? 'read-only ' : ''}as ${where(attached)}${attached.role === 'inbound' ? `: ${attached.reason}` : ''}`,
       ])
     },
   },
