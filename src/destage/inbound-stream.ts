@@ -12,6 +12,7 @@ import { ArrivalBuffer } from './arrival-buffer.js'
 import { addComparison, isWorthSaying } from './comparison.js'
 import { checkDeclarations } from './declarations.js'
 import { asStorageError } from './disk-fault.js'
+import { GapWatch } from './gap-watch.js'
 import type { Images } from './images.js'
 import { type InboundPosition, InboundState, nothingApplied } from './inbound-state.js'
 import { describeInbound, type InboundStatus } from './inbound-status.js'
@@ -20,8 +21,6 @@ import { INBOX_UNAVAILABLE } from './inbox-process.js'
 import { Intake } from './intake.js'
 import { type BatchLimits, type HeldPart, planSequence, receivedUpTo } from './sequencer.js'
 
-/** A gap is told to the source after so long: files may still be on their way. */
-const gapGraceMs = 2_000
 const retryMs = 2_000
 /** A folder is looked at this often without a hint that something came; a quiet one less often. */
 const pollMs = 1_000
@@ -44,6 +43,8 @@ export interface InboundStreamOptions {
   readonly limits?: BatchLimits
   /** Awaited after every batch of epochs that was applied; for tests that look at every epoch. */
   readonly onApplied?: (position: InboundPosition) => Promise<void>
+  /** What gaps are timed by: a clock that never jumps, milliseconds. */
+  readonly now?: () => number
 }
 
 /** The destination side of one stream: takes in what arrives, applies it in order, tells the source. */
@@ -54,7 +55,7 @@ export class InboundStream {
   readonly #arrivals: ArrivalBuffer
   readonly #intake: Intake
   #missing: readonly { readonly epoch: number; readonly part: number }[] = []
-  #gapSinceMs: number | null = null
+  readonly #gap: GapWatch
   /** Held while images change. */
   readonly #boundary = new Exclusive()
   /** Held while images are opened or removed; within #boundary, where both are. */
@@ -69,6 +70,7 @@ export class InboundStream {
     this.#options = options
     this.#state = new InboundState(options.store, options.pairingId.toString('hex'), options.streamId.toString('hex'))
     this.#arrivals = new ArrivalBuffer(options.directory)
+    this.#gap = new GapWatch({ now: options.now, say: (...event) => this.#say(...event) })
     this.#intake = new Intake({
       ...options,
       arrivals: this.#arrivals,
@@ -161,7 +163,7 @@ export class InboundStream {
 
   /** Where others write over a network no hint comes: these find it by looking. */
   get #pollMs(): number {
-    if (this.#gapSinceMs !== null) return gapPollMs
+    if (this.#gap.isOpen) return gapPollMs
     return performance.now() - this.#busyAtMs > quietAfterMs ? quietPollMs : pollMs
   }
 
@@ -324,19 +326,20 @@ export class InboundStream {
 
   #noteMissing(missing: readonly { readonly epoch: number; readonly part: number }[]): void {
     this.#missing = missing
-    if (missing.length === 0) this.#gapSinceMs = null
-    else this.#gapSinceMs ??= performance.now()
+    // What waits for a newer agent has been told.
+    const [first] = this.#intake.nextIsTooNew ? [] : missing
+    const place = first && `epoch ${first.epoch} part ${first.part + 1} of generation ${this.#intake.generation}`
+    this.#gap.note(missing.length > 0, place)
   }
 
   /** Asked for again: what was refused at once, what is missing after a while. */
   #wanted(): { epoch: number; part: number }[] {
-    const gap = this.#gapSinceMs !== null && performance.now() - this.#gapSinceMs > gapGraceMs
     const { generation } = this.#intake
     if (this.position.removed && generation === this.position.generation) return []
     const applied = generation === this.position.generation ? this.position.appliedEpoch : 0
     const places = this.#intake.refused(generation)
     const known = new Set(places.map(({ epoch, part }) => `${epoch}/${part}`))
-    const missing = gap ? this.#missing.filter(({ epoch, part }) => !known.has(`${epoch}/${part}`)) : []
+    const missing = this.#gap.isLasting ? this.#missing.filter(({ epoch, part }) => !known.has(`${epoch}/${part}`)) : []
     return [...places, ...missing]
       .filter(({ epoch }) => epoch > applied)
       .sort((a, b) => a.epoch - b.epoch || a.part - b.part)

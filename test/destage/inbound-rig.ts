@@ -62,7 +62,7 @@ export class InboundRig {
     })
   }
 
-  start(more: Pick<Partial<InboundStreamOptions>, 'limits' | 'secret'> = {}): void {
+  start(more: Pick<Partial<InboundStreamOptions>, 'limits' | 'secret' | 'now'> = {}): void {
     this.#stop = new AbortController()
     const inbox = new Inbox(join(this.folder, 'inbox'), () => this.stream.pause.wake())
     this.inbox = inbox
