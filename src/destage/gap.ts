@@ -1,7 +1,5 @@
 import { WANTED_LIMIT } from '../replication-file/acknowledgement.js'
-
-/** A gap is told to the source after so long: files may still be on their way. */
-const graceMs = 2_000
+import { GapWatch, type GapWatchOptions } from './gap-watch.js'
 
 export interface PartOfEpoch {
   readonly epoch: number
@@ -10,24 +8,31 @@ export interface PartOfEpoch {
 
 /** What is missing although something later is here. */
 export class Gap {
+  readonly #watch: GapWatch
   #missing: readonly PartOfEpoch[] = []
-  #sinceMs: number | null = null
 
-  get isOpen(): boolean {
-    return this.#sinceMs !== null
+  constructor(options: GapWatchOptions) {
+    this.#watch = new GapWatch(options)
   }
 
-  note(missing: readonly PartOfEpoch[]): void {
+  get isOpen(): boolean {
+    return this.#watch.isOpen
+  }
+
+  /** @param generation of these; null: operators are not told of them */
+  note(missing: readonly PartOfEpoch[], generation: number | null): void {
     this.#missing = missing
-    if (missing.length === 0) this.#sinceMs = null
-    else this.#sinceMs ??= performance.now()
+    const [first] = generation === null ? [] : missing
+    const place = first && `epoch ${first.epoch} part ${first.part + 1} of generation ${generation}`
+    this.#watch.note(missing.length > 0, place)
   }
 
   /** Asked for again behind the applied epoch: what was refused at once, what is missing after a while. */
   wanted(refused: readonly PartOfEpoch[], appliedEpoch: number): PartOfEpoch[] {
-    const isDue = this.#sinceMs !== null && performance.now() - this.#sinceMs > graceMs
     const known = new Set(refused.map(({ epoch, part }) => `${epoch}/${part}`))
-    const missing = isDue ? this.#missing.filter(({ epoch, part }) => !known.has(`${epoch}/${part}`)) : []
+    const missing = this.#watch.isLasting
+      ? this.#missing.filter(({ epoch, part }) => !known.has(`${epoch}/${part}`))
+      : []
     return [...refused, ...missing]
       .filter(({ epoch }) => epoch > appliedEpoch)
       .sort((a, b) => a.epoch - b.epoch || a.part - b.part)

@@ -44,6 +44,8 @@ export interface InboundStreamOptions {
   readonly limits?: BatchLimits
   /** Awaited after every batch of epochs that was applied; for tests that look at every epoch. */
   readonly onApplied?: (position: InboundPosition) => Promise<void>
+  /** What gaps are timed by: a clock that never jumps, milliseconds. */
+  readonly now?: () => number
 }
 
 /** The destination side of one stream: takes in what arrives, applies it in order, tells the source. */
@@ -53,7 +55,7 @@ export class InboundStream {
   readonly #state: InboundState
   readonly #arrivals: ArrivalBuffer
   readonly #intake: Intake
-  readonly #gap = new Gap()
+  readonly #gap: Gap
   /** Held while images change. */
   readonly #boundary = new Exclusive()
   /** Held while images are opened or removed; within #boundary, where both are. */
@@ -68,6 +70,7 @@ export class InboundStream {
     this.#options = options
     this.#state = new InboundState(options.store, options.pairingId.toString('hex'), options.streamId.toString('hex'))
     this.#arrivals = new ArrivalBuffer(options.directory)
+    this.#gap = new Gap({ now: options.now, say: (...event) => this.#say(...event) })
     this.#intake = new Intake({
       ...options,
       arrivals: this.#arrivals,
@@ -174,7 +177,8 @@ export class InboundStream {
     await this.#dropRemoved()
     const plan = planSequence(this.position, this.#candidates(), this.#limits)
     for (const part of plan.obsolete) await this.#intake.drop(part)
-    this.#gap.note(plan.missing)
+    // What waits for a newer agent has been told.
+    this.#gap.note(plan.missing, this.#intake.nextIsTooNew ? null : this.#intake.generation)
     if (plan.apply.length === 0) {
       // Images are open and arrivals were taken in: what was in the way is not any more.
       this.#noteOver()

@@ -18,6 +18,9 @@ const slowPollMs = 1000
 const idlePollMs = 5_000
 /** No progress for so long although all was sent: look whether the files are still there. */
 const stallMs = 20_000
+/** No progress for so long: what is said to be there is not believed to be, and sent again; ever more rarely. */
+const firstDoubtMs = 4 * stallMs
+const lastDoubtMs = 3_600_000
 
 export interface AcknowledgementReaderOptions {
   readonly folder: string
@@ -42,6 +45,8 @@ export interface AcknowledgementReaderOptions {
   /** Why acknowledgements cannot be read; null: they can. */
   readonly onLink: (error: StorageError | null) => void
   readonly onBadSeal: (error: StorageError) => void
+  /** A clock that never jumps, milliseconds. */
+  readonly now?: () => number
 }
 
 /** Learns from the destination what was applied and what it wants again. */
@@ -54,17 +59,22 @@ export class AcknowledgementReader {
   /** What it says now may pass for true when more epochs were cut. */
   #isOvertaken = false
   #delayMs = busyPollMs
-  #progressAtMs = performance.now()
+  readonly #now: () => number
+  #lookForLostAtMs = 0
+  #doubtMs = firstDoubtMs
+  #doubtAtMs = 0
 
   constructor(options: AcknowledgementReaderOptions) {
     this.#options = options
+    this.#now = options.now ?? (() => performance.now())
+    this.#noteProgress()
   }
 
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       try {
         if (this.#asked || this.#outstanding()) await this.#look(signal)
-        else this.#progressAtMs = performance.now()
+        else this.#noteProgress()
         this.#options.onLink(null)
       } catch (error) {
         if (signal.aborted) return
@@ -104,8 +114,14 @@ export class AcknowledgementReader {
     this.#looks += 1
     this.#looked.announce()
     this.#delayMs = moved ? busyPollMs : Math.min(this.#delayMs * 1.5, slowPollMs)
-    if (moved) this.#progressAtMs = performance.now()
-    else if (performance.now() - this.#progressAtMs > stallMs) await this.#lookForLost(signal)
+    if (moved) this.#noteProgress()
+    else if (this.#now() > this.#lookForLostAtMs) await this.#lookForLost(signal)
+  }
+
+  #noteProgress(): void {
+    this.#lookForLostAtMs = this.#now() + stallMs
+    this.#doubtMs = firstDoubtMs
+    this.#doubtAtMs = this.#now() + firstDoubtMs
   }
 
   #open(bytes: Buffer): Acknowledgement | undefined {
@@ -174,19 +190,29 @@ export class AcknowledgementReader {
    * A file that was sent and is neither applied nor there any more was lost on the way: send it again. Of the next epoch,
    * and of the last one: where several appear at once the next may be there while one behind it is lost, and only a
    * later one lets the destination see the gap.
+   *
+   * A server may go on listing what it has lost, and a destination that sees no later file cannot know. So after a while
+   * these are sent again whatever is listed: to a destination that has them they are nothing new.
    */
   async #lookForLost(signal: AbortSignal): Promise<void> {
     const { state, transport, folder, onWanted } = this.#options
-    this.#progressAtMs = performance.now()
     const { appliedEpoch, sentEpoch } = state.position
     // What was released has arrived.
     const next = [...state.epochs.keys()].find((number) => number > appliedEpoch) ?? appliedEpoch + 1
-    const there = new Set((await transport.list(folder, signal)).map(({ name }) => name))
+    this.#lookForLostAtMs = this.#now() + stallMs
+    const there = this.#doubts() ? new Set() : new Set((await transport.list(folder, signal)).map(({ name }) => name))
     const lost = [...new Set([next, sentEpoch])].flatMap((epoch) => {
       const parts = state.epochs.get(epoch)?.parts ?? []
       return parts.flatMap(({ name }, part) => (there.has(name) ? [] : [{ epoch, part }]))
     })
     if (lost.length > 0) onWanted(lost)
+  }
+
+  #doubts(): boolean {
+    if (this.#now() < this.#doubtAtMs) return false
+    this.#doubtMs = Math.min(this.#doubtMs * 2, lastDoubtMs)
+    this.#doubtAtMs = this.#now() + this.#doubtMs
+    return true
   }
 }
 

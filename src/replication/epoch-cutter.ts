@@ -49,12 +49,16 @@ export interface EpochCutterOptions {
   readonly onLetGo: () => void
   /** A disk that may recover: tried again after a while. null: the last cut worked. */
   readonly onTrouble: (error: StorageError | null) => void
+  /** A clock that never jumps, milliseconds. */
+  readonly now?: () => number
 }
 
 /** What an epoch is made of. */
 interface PlannedEpoch {
   readonly from: Lsn
   readonly to: Lsn
+  /** When its oldest write was seen; undefined: before this cutter began. */
+  readonly sinceMs: number | undefined
   readonly plan: CopyPlan | null
   readonly digests: MadeDigests | null
 }
@@ -82,9 +86,14 @@ export class EpochCutter {
   #sealed: SealedEpoch | undefined
   #openSinceMs: number | null = null
   #flushTarget: Lsn = lsn(0n)
+  readonly #now: () => number
+  /** What the journal holds before this was written when nobody looked. */
+  readonly #begunLsn: Lsn
 
   constructor(options: EpochCutterOptions) {
     this.#options = options
+    this.#now = options.now ?? (() => performance.now())
+    this.#begunLsn = options.journal.counters().publishedLsn
   }
 
   /** Everything up to here shall be cut without waiting for time or size. */
@@ -98,7 +107,7 @@ export class EpochCutter {
     return safeNumber(this.#options.journal.counters().publishedLsn - BigInt(this.#options.state.position.cutLsn))
   }
 
-  /** When the oldest write that is in no epoch yet was seen, milliseconds since 1970, or null. */
+  /** When the oldest write that is in no epoch yet was seen, by a clock that never jumps, or null. */
   get openSinceMs(): number | null {
     return this.#ahead?.openSinceMs ?? this.#openSinceMs
   }
@@ -173,10 +182,9 @@ export class EpochCutter {
   #plan(): CutDecision {
     const published = this.#options.journal.counters().publishedLsn
     const openBytes = safeNumber(published - this.#cutLsn)
-    const nowMs = Date.now()
+    const nowMs = this.#now()
     if (openBytes <= 0) this.#openSinceMs = null
-    // A clock that jumped back must not hold the epoch open.
-    else if (this.#openSinceMs === null || this.#openSinceMs > nowMs) this.#openSinceMs = nowMs
+    else this.#openSinceMs ??= nowMs
     return planCut({
       nowMs,
       openSinceMs: this.#openSinceMs,
@@ -216,6 +224,7 @@ export class EpochCutter {
   async #cut(signal: AbortSignal): Promise<void> {
     const { journal } = this.#options
     const from = this.#cutLsn
+    const sinceMs = from < this.#begunLsn ? undefined : (this.#openSinceMs ?? this.#now())
     const to = await journal.sync()
     const { copy } = this.#position
     if (copy) await this.#backingReached(from, signal)
@@ -224,7 +233,7 @@ export class EpochCutter {
     const digests = await this.#digests(from, to, signal)
     if (signal.aborted) return
     const epoch = this.#position.cutEpoch + 1
-    const planned = { from, to, plan, digests }
+    const planned = { from, to, sinceMs, plan, digests }
     const { sealed, committed } = this.#make(planned, this.#sealed?.committed, signal)
     // Whoever waits for it is told.
     committed.catch(() => undefined)
@@ -323,10 +332,11 @@ export class EpochCutter {
     const copiedLsn = copied ? await journal.sync() : 0n
     const { endLsn, parts, rawBytes, oldestMs } = result
     const change = changeOf(result, planned)
-    await state.commitEpoch({ epoch, endLsn: endLsn.toString(), parts, rawBytes, oldestMs }, (position) => ({
+    const committed = (position: StreamPosition) => ({
       ...change(position),
       copyEndLsn: latest(position.copyEndLsn, copiedLsn),
-    }))
+    })
+    await state.commitEpoch({ epoch, endLsn: endLsn.toString(), parts, rawBytes, oldestMs }, committed, planned.sinceMs)
   }
 
   async #backingReached(target: Lsn, signal: AbortSignal): Promise<void> {

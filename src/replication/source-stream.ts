@@ -356,7 +356,7 @@ export class SourceStream {
 
   get oldestUnsentSeconds(): number {
     const oldestMs = Math.min(this.#state.oldestUnsentMs, this.#running?.cutter.openSinceMs ?? Number.POSITIVE_INFINITY)
-    return oldestMs === Number.POSITIVE_INFINITY ? 0 : Math.max(0, (Date.now() - oldestMs) / 1000)
+    return oldestMs === Number.POSITIVE_INFINITY ? 0 : (performance.now() - oldestMs) / 1000
   }
 
   get journalLsn(): bigint {

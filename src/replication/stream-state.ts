@@ -138,7 +138,7 @@ export interface CutEpoch {
   readonly endLsn: string
   readonly parts: readonly { readonly name: string; readonly lengthBytes: number }[]
   readonly rawBytes: number
-  /** Milliseconds since 1970 of the oldest write in it. */
+  /** The source's wall clock at the oldest write in it, milliseconds since 1970. */
   readonly oldestMs: number
 }
 
@@ -238,6 +238,14 @@ export function regionsLost(reason: string): PositionChange {
   return ({ phase }) => (phase === 'mapping' ? { phase: 'diverged', divergedReason: reason } : { regionsLost: true })
 }
 
+/** The time of the site, which may jump, and one that never does but begins anew with the process; milliseconds. */
+export interface Clocks {
+  readonly wallMs: () => number
+  readonly steadyMs: () => number
+}
+
+const systemClocks: Clocks = { wallMs: () => Date.now(), steadyMs: () => performance.now() }
+
 /**
  * The durable state of one stream at its source. What it tells is on the disk: nothing is sent, trimmed or forgotten on
  * the strength of a change that a crash could take back.
@@ -248,12 +256,17 @@ export class StreamState {
   readonly #name: string
   #position: StreamPosition
   readonly #epochs: Map<number, CutEpoch>
+  readonly #clocks: Clocks
+  /** When the oldest write of each epoch was made, by the steady clock. */
+  readonly #sinceMs = new Map<number, number>()
 
-  constructor(store: StateStore, name: string) {
+  constructor(store: StateStore, name: string, clocks = systemClocks) {
     this.#store = store
     this.#name = name
+    this.#clocks = clocks
     this.#position = completePosition(store.get<Partial<StreamPosition>>(`position/${name}`))
     this.#epochs = new Map(store.list<CutEpoch>(`epoch/${name}/`).map(({ value }) => [value.epoch, value]))
+    for (const { epoch, oldestMs } of this.#epochs.values()) this.#sinceMs.set(epoch, this.#steadyMs(oldestMs))
   }
 
   get position(): StreamPosition {
@@ -272,13 +285,18 @@ export class StreamState {
     return bytes
   }
 
-  /** When the oldest write of an epoch that was not sent was made; infinite when there is none. */
+  /** When the oldest write of an epoch that was not sent was made, by the steady clock; infinite when there is none. */
   get oldestUnsentMs(): number {
     let oldest = Number.POSITIVE_INFINITY
-    for (const { epoch, oldestMs } of this.#epochs.values()) {
-      if (epoch > this.#position.sentEpoch) oldest = Math.min(oldest, oldestMs)
+    for (const [epoch, sinceMs] of this.#sinceMs) {
+      if (epoch > this.#position.sentEpoch) oldest = Math.min(oldest, sinceMs)
     }
     return oldest
+  }
+
+  /** Where a time that is known by the wall clock alone lies on the steady one, if the wall clock has not jumped since. */
+  #steadyMs(wallMs: number): number {
+    return this.#clocks.steadyMs() - Math.max(0, this.#clocks.wallMs() - wallMs)
   }
 
   get sentLsn(): string {
@@ -303,17 +321,26 @@ export class StreamState {
     return this.#turns.run(() => this.#put(change, {}))
   }
 
-  /** The epoch's files are durable under their names; from here on it exists. */
-  commitEpoch(epoch: CutEpoch, change: PositionChange): Promise<void> {
+  /**
+   * The epoch's files are durable under their names; from here on it exists.
+   * @param sinceMs when its oldest write was made, by the steady clock; without it the wall clock of that write is believed
+   */
+  commitEpoch(epoch: CutEpoch, change: PositionChange, sinceMs?: number): Promise<void> {
     return this.#turns.run(async () => {
-      await this.#put(change, { [this.#epochKey(epoch.epoch)]: epoch }, () => this.#epochs.set(epoch.epoch, epoch))
+      await this.#put(change, { [this.#epochKey(epoch.epoch)]: epoch }, () => {
+        this.#epochs.set(epoch.epoch, epoch)
+        this.#sinceMs.set(epoch.epoch, sinceMs ?? this.#steadyMs(epoch.oldestMs))
+      })
     })
   }
 
   forgetEpochs(numbers: readonly number[]): Promise<void> {
     return this.#turns.run(async () => {
       await this.#store.remove(numbers.map((number) => this.#epochKey(number)))
-      for (const number of numbers) this.#epochs.delete(number)
+      for (const number of numbers) {
+        this.#epochs.delete(number)
+        this.#sinceMs.delete(number)
+      }
     })
   }
 
@@ -330,6 +357,7 @@ export class StreamState {
       await this.#store.remove([`position/${this.#name}`, ...[...this.#epochs.keys()].map((n) => this.#epochKey(n))])
       this.#position = newPosition
       this.#epochs.clear()
+      this.#sinceMs.clear()
     })
   }
 

@@ -1,5 +1,6 @@
 /** The wall clocks of both sites jump while they replicate: what is sent and applied goes by sequence, and waits by a clock that does not jump. */
-import { writeFileSync } from 'node:fs'
+import { X509Certificate } from 'node:crypto'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { Agent, delay, flush, mirror, pair } from '../fixtures/agent.js'
@@ -9,6 +10,8 @@ import { difference, farPath } from '../fixtures/sites.js'
 import { startStamp } from '../fixtures/stamp.js'
 
 const name = 'clock-jumps'
+/** Longer than a certificate is valid. */
+const thirtyYearsSeconds = 30 * 365.25 * 86_400
 const folder = scratchFolder(t, name)
 const { root } = await unpackDebianPackage('libfaketime')
 
@@ -52,24 +55,31 @@ t.test('R17: clocks that jump by hours, or to 1970, on either side lose nothing 
   const shown: string[] = []
   let seed = 0
 
-  /** Under load, which goes on until `change` has happened: a device that nobody uses may come back as another one. */
+  /**
+   * Under load, which goes on until `change` has happened: a device that nobody uses may come back as another one. Nothing is
+   * sent meanwhile, so that there is a lag to be told.
+   */
   const judge = async (what: string, change: () => Promise<void> | void): Promise<void> => {
     const load = { threads: 2, sizes: '512-65536', rate: 300, seconds: 600, fsyncEvery: 50, seed: ++seed }
     const writer = startStamp(device, join(folder, `stamps-${seed}.log`), load)
     await delay(300)
+    await source.agent.cli('stream', 'pause', name)
+    await delay(2000)
     await change()
-    await delay(1000)
+    await delay(1500)
+    const { oldestUnsentSeconds } = await source.agent.streamStatus(name)
+    t.ok(oldestUnsentSeconds > 1 && oldestUnsentSeconds < 60, `${oldestUnsentSeconds} s of lag are told after ${what}`)
+    await source.agent.cli('stream', 'resume', name)
     t.equal((await writer.stop()).errno, 0, `hosts see nothing of ${what}`)
     await flush(source.agent, name)
     t.equal(await difference(device, await farPath(sites, name)), '', `equal after ${what}`)
     const status = await source.agent.streamStatus(name)
     t.match(status, { state: 'replicating', generation: 1 })
-    t.ok(status.oldestUnsentSeconds < 60, `${status.oldestUnsentSeconds} s of lag are told`)
     shown.push((await destination.agent.inbound(name)).appliedTime ?? '')
   }
 
   for (const { agent, set } of [source, destination]) {
-    for (const clock of ['+3600', '-3600', '@1970-01-01 00:10:00', '+0']) {
+    for (const clock of ['+3600', '-3600', '@1970-01-01 00:10:00', `+${thirtyYearsSeconds}`, '+0']) {
       await judge(`${clock} at the ${agent === source.agent ? 'source' : 'destination'}`, () => set(clock))
     }
   }
@@ -77,11 +87,20 @@ t.test('R17: clocks that jump by hours, or to 1970, on either side lose nothing 
     shown.some((time) => time.startsWith('1970')),
     `times of the source are shown as it told them: ${shown}`,
   )
+  const restart = async ({ agent, start }: Site): Promise<void> => {
+    await agent.terminate()
+    await start()
+  }
   for (const site of [source, destination]) {
-    await judge('a restart in 1970', async () => {
+    await judge('a restart in 1970', () => {
       site.set('@1970-01-01 00:10:00')
-      await site.agent.terminate()
-      await site.start()
+      return restart(site)
     })
   }
+  const kept = readFileSync(join(destination.agent.state, 'own/certificate.json'), 'utf8')
+  const validTo = Date.parse(new X509Certificate((JSON.parse(kept) as { cert: string }).cert).validTo)
+  t.ok(validTo < Date.now() + thirtyYearsSeconds * 1000, 'by the time of the source the certificate has expired')
+  // Set before: how old a write of another time is, a restart has only the wall clock to tell by.
+  for (const { set } of [source, destination]) set(`+${thirtyYearsSeconds}`)
+  for (const site of [source, destination]) await judge('a restart thirty years from now', () => restart(site))
 })

@@ -8,7 +8,6 @@ import {
   mkdirSync,
   openSync,
   readdirSync,
-  readFileSync,
   renameSync,
   rmSync,
   symlinkSync,
@@ -176,6 +175,54 @@ t.test('R8: files behind a missing one wait, it is asked for, and nothing is tol
   t.equal(rig.image()[0], 40)
 })
 
+t.test('R8: a gap is told to operators after a minute, once, and when it is closed', async (t) => {
+  const rig = new InboundRig(t)
+  const epochs = rig.chain(7)
+  const clock = { nowMs: 0 }
+  const deliver = (numbers: number[]): void => {
+    for (const { name, bytes } of numbers.map((number) => epochs[number - 1]!)) rig.deliver(name, bytes)
+  }
+  const told = (): string[] => rig.events.map(({ code }) => code).filter((code) => code.startsWith('SEQUENCE_'))
+  /** Some turns, so that whatever is to be told would be. */
+  const turns = () => new Promise((resolve) => setTimeout(resolve, 1500))
+  rig.start({ now: () => clock.nowMs })
+  let before: string[] = []
+  for (const [missing, behind] of [
+    [2, [3, 4]],
+    [5, [6, 7]],
+  ] as const) {
+    deliver([missing - 1, ...behind])
+    await rig.applied(missing - 1)
+    await rig.until(() => {
+      clock.nowMs += 100
+      return rig.stream.status().state === 'stalled'
+    })
+    const sinceMs = clock.nowMs - 2_100
+    clock.nowMs = sinceMs + 59_900
+    await turns()
+    t.same(told(), before, 'files may still be on their way')
+    clock.nowMs = sinceMs + 60_000
+    await rig.until(() => told().length > before.length)
+    t.match(rig.events.at(-1), { severity: 'warning', code: 'SEQUENCE_GAP', object: 'st' })
+    t.match(rig.events.at(-1)!.text, new RegExp(`^epoch ${missing} part 1 of generation 1 .*stream initialize$`))
+    clock.nowMs += 3_600_000
+    await turns()
+    t.same(told(), [...before, 'SEQUENCE_GAP'], 'once')
+    await rig.until(() => rig.acknowledgement()?.wanted[0]?.epoch === missing)
+    const { appliedEpoch, receivedEpoch } = rig.acknowledgement()!
+    t.same(
+      [appliedEpoch, receivedEpoch],
+      [missing - 1, missing - 1],
+      'the source is told nothing that lets it drop a file',
+    )
+    deliver([missing])
+    await rig.applied(behind[1])
+    before = [...before, 'SEQUENCE_GAP', 'SEQUENCE_GAP_CLOSED']
+    await rig.until(() => told().length === before.length)
+    t.same(told(), before)
+  }
+})
+
 t.test('R28: names that a server folded, turned or repeated in another case are left alone, told once', async (t) => {
   const rig = new InboundRig(t)
   const epochs = rig.chain(2)
@@ -223,22 +270,24 @@ t.test('R29: two sources that are the same machine twice do not mix', async (t) 
 
 t.test('R32: with a wrong key nothing is applied and all is told; with the right one it goes on', async (t) => {
   const rig = new InboundRig(t)
-  const epochs = rig.chain(3)
+  const epochs = rig.chain(40)
   rig.start({ secret: Buffer.alloc(32, 7) })
   for (const { name, bytes } of epochs) rig.deliver(name, bytes)
-  await rig.until(() => rig.told('FILE_REFUSED').length === 3)
+  await rig.until(() => rig.told('FILE_REFUSED').length === epochs.length)
   t.ok(
     rig.told('FILE_REFUSED').every((text) => text.includes('WRONG_KEY')),
     'and it says why',
   )
-  const aside = join(rig.folder, 'private/refused')
-  t.equal(readdirSync(aside).length, 3, 'the files are kept')
+  const kept = readdirSync(join(rig.folder, 'private/refused')).map((name) => name.replace(/^\d+-/, ''))
+  const last = epochs.slice(-20).map(({ name }) => name)
+  t.same(kept.sort(), last, 'the last twenty are kept for a look')
   t.equal(rig.stream.position.generation, 0)
   await rig.stop()
   rig.start()
-  for (const kept of readdirSync(aside)) rig.deliver(kept.replace(/^\d+-/, ''), readFileSync(join(aside, kept)))
-  await rig.applied(3)
-  t.equal(rig.image()[0], 3)
+  await rig.sourceOf(t, epochs)
+  await rig.applied(40)
+  t.equal(rig.image()[0], 40, 'its source has sent all of them again')
+  t.equal(rig.told('FILE_REFUSED').length, epochs.length)
 })
 
 t.test('a file said to be of a newer agent stops nothing when it is forged, also after a restart', async (t) => {

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { AgentEvent } from '../../src/block/event-log.js'
 import { epochNumber, lsn, volumeIndex } from '../../src/block/units.js'
@@ -8,6 +8,8 @@ import { ImageFolder } from '../../src/destage/image-folder.js'
 import type { Images } from '../../src/destage/images.js'
 import { InboundStream, type InboundStreamOptions } from '../../src/destage/inbound-stream.js'
 import { Inbox } from '../../src/destage/inbox.js'
+import { AcknowledgementReader } from '../../src/replication/acknowledgement-reader.js'
+import { StreamState } from '../../src/replication/stream-state.js'
 import {
   ACKNOWLEDGEMENT_NAME,
   type Acknowledgement,
@@ -16,6 +18,7 @@ import {
 import { encodePart } from '../../src/replication-file/encode-part.js'
 import type { PartHeader, PartRecord } from '../../src/replication-file/part.js'
 import { partFileName } from '../../src/replication-file/part-file-name.js'
+import type { Transport } from '../../src/transport/transport.js'
 import { MemoryStore } from '../fixtures/memory-store.js'
 import { scratchFolder } from '../fixtures/paths.js'
 
@@ -62,7 +65,7 @@ export class InboundRig {
     })
   }
 
-  start(more: Pick<Partial<InboundStreamOptions>, 'limits' | 'secret'> = {}): void {
+  start(more: Pick<Partial<InboundStreamOptions>, 'limits' | 'secret' | 'now'> = {}): void {
     this.#stop = new AbortController()
     const inbox = new Inbox(join(this.folder, 'inbox'), () => this.stream.pause.wake())
     this.inbox = inbox
@@ -179,6 +182,50 @@ export class InboundRig {
       return this.stream.position.appliedEpoch >= epoch
     }, limitMs)
     return sent
+  }
+
+  /**
+   * The source that has sent these epochs: it hears what the destination says, looks itself for what was lost, and sends
+   * that again. Its clock goes twenty times as fast.
+   */
+  async sourceOf(test: Teardown, epochs: readonly MadeEpoch[]): Promise<void> {
+    const state = new StreamState(new MemoryStore(), 's')
+    for (const [index, { name, bytes }] of epochs.entries()) {
+      const parts = [{ name, lengthBytes: bytes.length }]
+      await state.commitEpoch({ epoch: index + 1, endLsn: '0', parts, rawBytes: 1, oldestMs: 0 }, {})
+    }
+    const { length: last } = epochs
+    const lastTag = epochs.at(-1)!.tag.toString('hex')
+    await state.move({ phase: 'running', generation: 1, cutEpoch: last, sentEpoch: last, lastTag })
+    const list = async () => readdirSync(this.streamFolder).map((name) => ({ name, lengthBytes: 0 }))
+    const read = async () => {
+      const file = join(this.streamFolder, ACKNOWLEDGEMENT_NAME)
+      return existsSync(file) ? readFileSync(file) : undefined
+    }
+    const reader = new AcknowledgementReader({
+      folder: this.streamId.toString('hex'),
+      secret: this.secret,
+      state,
+      transport: { read, list } as Partial<Transport> as Transport,
+      onApplied: async () => undefined,
+      onReceived: async () => false,
+      onComparison: () => undefined,
+      onReport: () => undefined,
+      onLostThere: () => undefined,
+      onOvertaken: () => undefined,
+      onWanted: (places) => {
+        for (const { name, bytes } of places.map(({ epoch }) => epochs[epoch - 1]!)) this.deliver(name, bytes)
+      },
+      onLink: () => undefined,
+      onBadSeal: () => undefined,
+      now: () => performance.now() * 20,
+    })
+    const stop = new AbortController()
+    const ended = reader.run(stop.signal)
+    test.teardown(() => {
+      stop.abort()
+      return ended
+    })
   }
 
   /** Texts of the events with this code. */

@@ -30,6 +30,9 @@ class Rig {
   readonly overtaken: number[] = []
   reads = 0
   bytes: Buffer | undefined
+  /** Names that the server lists, whatever is there. */
+  listed: string[] = []
+  nowMs = 0
   readonly #stop = new AbortController()
   readonly #running: Promise<void>
   readonly #reader: AcknowledgementReader
@@ -39,11 +42,12 @@ class Rig {
       this.reads++
       return this.bytes
     }
+    const list = async () => this.listed.map((name) => ({ name, lengthBytes: 1 }))
     this.#reader = new AcknowledgementReader({
       folder: streamId.toString('hex'),
       secret,
       state: this.state,
-      transport: { read, list: async () => [] } as Partial<Transport> as Transport,
+      transport: { read, list } as Partial<Transport> as Transport,
       onApplied: async () => void this.applied++,
       onReceived: async () => false,
       onComparison: (now) => void this.compared.push(now.comparedBytes),
@@ -53,6 +57,7 @@ class Rig {
       onWanted: (places) => void this.wanted.push(...places.map(({ epoch }) => epoch)),
       onLink: () => undefined,
       onBadSeal: (error) => void this.bad.push(error),
+      now: () => this.nowMs,
     })
     this.#running = this.#reader.run(this.#stop.signal)
   }
@@ -74,8 +79,12 @@ class Rig {
   }
 
   /** The destination, or somebody else, puts these bytes there; resolves when they were read and considered. */
-  async put(bytes: Buffer): Promise<void> {
+  put(bytes: Buffer): Promise<void> {
     this.bytes = bytes
+    return this.look()
+  }
+
+  async look(): Promise<void> {
     const from = this.reads
     while (this.reads < from + 2) {
       this.#reader.expect()
@@ -113,6 +122,34 @@ t.test('what was released as received and is asked for again is lost at the dest
   t.same(rig.lost, [], 'what it has, or was never sent, is not lost')
   await rig.put(sealed({ sequence: 9, receivedEpoch: 6, wanted: [{ epoch: 7, part: 0 }] }))
   t.same(rig.lost, [7])
+})
+
+t.test('R28: what a server lists for ever and the destination never has is sent again, ever more rarely', async (t) => {
+  const rig = await Rig.start(t)
+  for (const epoch of [3, 10]) {
+    const part = { name: `e${epoch}`, lengthBytes: 1 }
+    await rig.state.commitEpoch({ epoch, endLsn: '9000', parts: [part], rawBytes: 1, oldestMs: 0 }, {})
+    rig.listed.push(part.name)
+  }
+  /** Seconds from now at which something is sent again; looked at every 40 s. */
+  const sentAgain = async (seconds: number, epochs: readonly number[]): Promise<number[]> => {
+    const fromMs = rig.nowMs
+    const at: number[] = []
+    for (let passed = 40; passed <= seconds; passed += 40) {
+      rig.nowMs = fromMs + passed * 1000
+      await rig.look()
+      const wanted = rig.wanted.splice(0)
+      if (wanted.length > 0) at.push(passed)
+      if (wanted.length > 0) t.same(wanted, epochs, 'each once')
+    }
+    return at
+  }
+  await rig.look()
+  t.same(await sentAgain(12_280, [3, 10]), [80, 240, 560, 1200, 2480, 5040, 8640, 12_240], 'up to once an hour')
+  await rig.put(sealed({ appliedEpoch: 4 }))
+  t.same(await sentAgain(160, [10]), [80], 'after progress as in the beginning')
+  rig.listed.pop()
+  t.same(await sentAgain(80, [10]), [40, 80], 'what is not listed at once')
 })
 
 t.test('an LSN beyond what was cut is not believed: the next journal begins behind it', async (t) => {

@@ -13,7 +13,15 @@ import { newPosition, type StreamDefinition, StreamState } from '../../src/repli
 import { MemoryStore } from '../fixtures/memory-store.js'
 
 const pieceBytes = 4096
+const epochMs = 1e9
 const turn = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 5))
+async function until(holds: () => boolean): Promise<void> {
+  const deadline = performance.now() + 20_000
+  while (!holds()) {
+    if (performance.now() > deadline) throw new Error('not within 20 s')
+    await turn()
+  }
+}
 
 /** A worker that seals at once, and writes when it is told to. */
 class Packer {
@@ -46,7 +54,7 @@ class Packer {
 }
 
 /** A cutter in the middle of an initialisation of so many pieces, one an epoch. */
-async function initializing(t: Tap, pieces: number, bufferLimitBytes = 1e6) {
+async function initializing(t: Tap, pieces: number, bufferLimitBytes = 1e6, clock = { nowMs: 0 }) {
   const state = new StreamState(new MemoryStore(), 's')
   await state.move({ ...newPosition, phase: 'running', generation: 1, copy: { slot: 0, offset: 0 } })
   const packer = new Packer()
@@ -78,7 +86,7 @@ async function initializing(t: Tap, pieces: number, bufferLimitBytes = 1e6) {
   }
   const troubles: (string | null)[] = []
   const cutter = new EpochCutter({
-    definition: { id: '00'.repeat(16), name: 's', volumes: [], epochMs: 1e9 } as unknown as StreamDefinition,
+    definition: { id: '00'.repeat(16), name: 's', volumes: [], epochMs } as unknown as StreamDefinition,
     pairingId: Buffer.alloc(16),
     secret: Buffer.alloc(32),
     state,
@@ -94,6 +102,7 @@ async function initializing(t: Tap, pieces: number, bufferLimitBytes = 1e6) {
     onBufferFull: () => undefined,
     onLetGo: () => undefined,
     onTrouble: (error) => troubles.push(error?.code ?? null),
+    now: () => clock.nowMs,
   })
   const stop = new AbortController()
   let running = true
@@ -108,7 +117,10 @@ async function initializing(t: Tap, pieces: number, bufferLimitBytes = 1e6) {
     await ended
   }
   t.teardown(end)
-  return { state, packer, trimmed, troubles, stop, end, isRunning: () => running }
+  const write = (): void => {
+    published += 512n
+  }
+  return { state, packer, trimmed, troubles, stop, end, write, isRunning: () => running }
 }
 type Tap = { teardown(action: () => Promise<void>): void }
 
@@ -198,6 +210,39 @@ t.test('an epoch that is sealed counts against the limit of the buffer', async (
   await turn()
   await turn()
   t.equal(packer.jobs.length, 1)
+})
+
+t.test('an epoch is as old as its oldest write; of one from before its journal tells', async (t) => {
+  const clock = { nowMs: 70_000 }
+  const { state, packer } = await initializing(t, 9, 1e6, clock)
+  await turn()
+  await turn()
+  for (const { done } of packer.writing) done()
+  await turn()
+  await turn()
+  t.ok(state.oldestUnsentMs < 0, 'the first was written in 1970')
+  await state.move({ sentEpoch: 1 })
+  t.equal(state.oldestUnsentMs, clock.nowMs)
+})
+
+t.test('an epoch ends when its time has passed by a clock that never jumps', async (t) => {
+  const clock = { nowMs: 0 }
+  const { state, packer, write } = await initializing(t, 1, 1e6, clock)
+  for (const epoch of [1, 2]) {
+    await until(() => packer.writing.length === epoch)
+    packer.writing[epoch - 1]?.done()
+  }
+  await until(() => state.position.consistentEpoch === 2)
+  write()
+  clock.nowMs = 1
+  await new Promise((resolve) => setTimeout(resolve, 500))
+  t.equal(packer.jobs.length, 2)
+  clock.nowMs += epochMs
+  await until(() => packer.writing.length === 3)
+  packer.writing[2]?.done()
+  await until(() => state.position.cutEpoch === 3)
+  await state.move({ sentEpoch: 2 })
+  t.equal(state.oldestUnsentMs, 1)
 })
 
 t.test('a stop waits for what is being written, and makes nothing of it', async (t) => {

@@ -162,6 +162,16 @@ t.test(
   },
 )
 
+t.test('R8: a file stays until the destination has applied its epoch, whatever was sent behind it', async (t) => {
+  const made = await rig()
+  await made.state.move({ sentEpoch: 3, appliedEpoch: 1 })
+  t.ok(await made.buffer.release(1))
+  t.notOk(await made.buffer.release(1))
+  t.same(names(made.home), Object.keys(expected([2, 3])))
+  await made.restart()
+  t.same(made.content(), expected([2, 3]))
+})
+
 for (const apart of [false, true]) {
   const where = apart ? 'to another file system' : 'on one file system'
   t.test(`a move ${where}: all files follow, the old folder goes, and a second move brings them back`, async (t) => {
