@@ -40,6 +40,7 @@
         "native/sys/loop_device.cc",
         "native/sys/mount_point.cc",
         "native/sys/process_memory.cc",
+        "native/sys/shared_mapping.cc",
         "native/volume/backing_sync.cc",
         "native/volume/grant_worker.cc",
         "native/volume/mapped_io.cc",
