@@ -55,6 +55,7 @@
       "target_name": "tidemark_keeper",
       "type": "executable",
       "sources": [
+        "native/keeper/foreign_wait.cc",
         "native/keeper/keeper.cc",
         "native/keeper/main.cc",
         "native/sys/file_size.cc",
