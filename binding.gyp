@@ -40,6 +40,7 @@
         "native/sys/loop_device.cc",
         "native/sys/mount_point.cc",
         "native/sys/process_memory.cc",
+        "native/sys/shared_mapping.cc",
         "native/volume/backing_sync.cc",
         "native/volume/grant_worker.cc",
         "native/volume/mapped_io.cc",
@@ -54,6 +55,7 @@
       "target_name": "tidemark_keeper",
       "type": "executable",
       "sources": [
+        "native/keeper/foreign_wait.cc",
         "native/keeper/keeper.cc",
         "native/keeper/main.cc",
         "native/sys/file_size.cc",

@@ -2,10 +2,11 @@
 #include "js_link.h"
 
 #include <pthread.h>
-#include <signal.h>
 
 #include <cassert>
 #include <thread>
+
+#include "../sys/signals_blocked.h"
 
 namespace tidemark {
 
@@ -98,14 +99,11 @@ void Settlement::settle(std::optional<Error> error, std::function<Napi::Value(Na
 }
 
 void startThread(std::function<void()> work) {
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
+  const SignalsBlocked blocked;
   std::thread([work = std::move(work)] {
     pthread_setname_np(pthread_self(), "tm-call");
     work();
   }).detach();
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 Napi::Value callLongVoid(Napi::Env env, const std::shared_ptr<JsLink>& link, std::function<Result<void>()> work,

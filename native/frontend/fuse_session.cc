@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <pthread.h>
-#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/uio.h>
@@ -19,6 +18,7 @@
 #include "../sys/keeper_program.h"
 #include "../sys/mount_point.h"
 #include "../sys/process_memory.h"
+#include "../sys/signals_blocked.h"
 #include "receive_buffer.h"
 
 namespace tidemark {
@@ -165,14 +165,10 @@ void FuseSession::handOver() {
 }
 
 void FuseSession::startThreads() {
-  // The threads take no signals: those are for the thread that runs JavaScript.
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
+  const SignalsBlocked blocked;
   for (size_t index = 0; index < descriptors_.size(); index++) {
     threads_.emplace_back([this, index] { serve(index); });
   }
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 bool FuseSession::keepFor(const LoopDevice& loop, bool loopReadOnly) {

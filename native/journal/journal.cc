@@ -5,6 +5,7 @@
 #include <cassert>
 #include <cstring>
 #include <ctime>
+#include <utility>
 
 #include "../sys/crc32c.h"
 #include "../sys/process_memory.h"
@@ -66,8 +67,8 @@ Result<std::unique_ptr<Journal>> Journal::open(JournalOptions options) {
   // Nothing at or beyond the start may be taken for a record of this journal: clear the first place, durably. What lies
   // behind it has a lower incarnation than whatever is written here. A recovery has cleared it already.
   static constexpr uint8_t blank[kRecordHeaderBytes] = {};
-  uint8_t* place = segment == nullptr ? nullptr : segment->memory + (start - segment->baseLsn);
-  if (place != nullptr && std::memcmp(place, blank, sizeof blank) != 0) {
+  uint8_t* place = segment == nullptr ? nullptr : segment->memory() + (start - segment->baseLsn);
+  if (place != nullptr && (std::memcmp(place, blank, sizeof blank) != 0 || segment->isBroken())) {
     std::memset(place, 0, sizeof blank);
     if (auto synced = journal->segments_.sync(start, start + sizeof blank); !synced) return synced.error();
   }
@@ -103,13 +104,25 @@ Result<Reservation> Journal::reserve(RecordType type, uint16_t volume, uint64_t 
     return Error{"JOURNAL_RECORD_TOO_LARGE", EMSGSIZE, "a record does not fit a journal segment"};
   }
   const uint64_t space = recordSpace(payloadBytes);
-  std::lock_guard append(append_);
+  std::unique_lock append(append_);
+  // No place is given out behind one that the file misses: a recovery would end before it, and the backing would hold more.
+  const auto failFor = [&](const MappedSegment& lost) {
+    const Error error = segments_.brokenError(lost);
+    const bool isNews = markFailed(error);
+    append.unlock();
+    if (isNews) raiseFailed(error);
+    append.lock();
+  };
   for (;;) {
     // Before open_ is looked at: after close() it is gone.
     const State state = state_.load(std::memory_order_acquire);
     if (state == State::kAbandoned) return Reservation{};
     if (state == State::kClosed) return closedError();
     if (state == State::kFailed && refusing_.load()) return failedError();
+    if (state == State::kRunning && open_ != nullptr && open_->isBroken()) {
+      failFor(*open_);
+      continue;
+    }
     if (open_ != nullptr && nextLsn_ + space <= open_->baseLsn + options_.segmentBytes) break;
     MappedSegment* next = segments_.next();
     if (next == nullptr) {
@@ -122,8 +135,9 @@ Result<Reservation> Journal::reserve(RecordType type, uint16_t volume, uint64_t 
       const uint32_t skipped = static_cast<uint32_t>(rest) - kRecordHeaderBytes;
       commit(*writeReserved(RecordType::kPad, kNoVolume, 0, 0, skipped), 0);
     }
-    open_ = next;
+    const MappedSegment* const left = std::exchange(open_, next);
     nextLsn_ = next->baseLsn + kSegmentHeaderBytes;
+    if (left != nullptr && left->isBroken()) failFor(*left);
   }
 
   const uint64_t end = nextLsn_ + space;
@@ -150,6 +164,7 @@ Result<Reservation> Journal::reserve(RecordType type, uint16_t volume, uint64_t 
   }
   reservation.lsn = nextLsn_;
   reservation.payloadBytes = payloadBytes;
+  reservation.segment = open_;
   reservation.header = writeReserved(type, volume, offset, length, payloadBytes);
   reservation.payload = reinterpret_cast<uint8_t*>(reservation.header + 1);
   nextLsn_ = end;
@@ -163,7 +178,7 @@ Result<Reservation> Journal::reserve(RecordType type, uint16_t volume, uint64_t 
  */
 RecordHeader* Journal::writeReserved(RecordType type, uint16_t volume, uint64_t offset, uint64_t length,
                                      uint32_t payloadBytes) {
-  auto* header = reinterpret_cast<RecordHeader*>(open_->memory + (nextLsn_ - open_->baseLsn));
+  auto* header = reinterpret_cast<RecordHeader*>(open_->memory() + (nextLsn_ - open_->baseLsn));
   std::atomic_ref<uint32_t>(header->commit).store(0, std::memory_order_relaxed);
   std::atomic_signal_fence(std::memory_order_seq_cst);
   header->magic = kRecordMagic;
@@ -189,16 +204,29 @@ void Journal::commit(RecordHeader& header, uint32_t payloadCrc) {
   std::atomic_ref<uint32_t>(header.commit).store(crc, std::memory_order_release);
 }
 
-void Journal::complete(Reservation& reservation) {
-  if (!reservation.journaled()) return;
+bool Journal::complete(Reservation& reservation) {
+  if (!reservation.journaled()) return true;
   RecordHeader& header = *reservation.header;
   const uint32_t bytes = reservation.payloadBytes;
   if (header.type == static_cast<uint8_t>(RecordType::kWrite)) {
     payloadBytes_.fetch_add(bytes, std::memory_order_relaxed);
   }
   records_.fetch_add(1, std::memory_order_relaxed);
-  commit(header, bytes == 0 ? 0 : crc32c(reservation.payload, bytes));
+  const uint32_t payloadCrc = bytes == 0 ? 0 : crc32c(reservation.payload, bytes);
+  const MappedSegment& segment = *reservation.segment;
+  // Otherwise it stays reserved: a payload that went nowhere is not said to be there.
+  if (!segment.isBroken()) commit(header, payloadCrc);
+  const bool goesOn = !segment.isBroken() || surviveLoss(segment);
   advance(reservation.ticket, 1);
+  return goesOn;
+}
+
+/** True: it was abandoned, so it is known that the journal misses what is written from here on. */
+bool Journal::surviveLoss(const MappedSegment& lost) {
+  fail(segments_.brokenError(lost));
+  std::unique_lock lock(progress_);
+  progressed_.wait(lock, [this] { return state_.load() != State::kFailed || refusing_.load(); });
+  return state_.load() == State::kAbandoned;
 }
 
 void Journal::applied(Reservation& reservation) {
@@ -238,8 +266,9 @@ Result<uint64_t> Journal::appendMarker(const void* payload, uint32_t payloadByte
   Reservation reservation = reserved.value();
   if (!reservation.journaled()) return uint64_t{0};
   if (payloadBytes > 0) std::memcpy(reservation.payload, payload, payloadBytes);
-  complete(reservation);
+  const bool goesOn = complete(reservation);
   applied(reservation);
+  if (!goesOn) return failedError();
   return reservation.lsn;
 }
 
@@ -328,14 +357,23 @@ void Journal::syncLoop() {
 
 /** Nothing is tried again: appenders and syncs wait until abandon() or close(). */
 void Journal::fail(Error error) {
+  if (markFailed(error)) raiseFailed(std::move(error));
+}
+
+/** False: it had ended before. */
+bool Journal::markFailed(const Error& error) {
   {
     std::lock_guard lock(progress_);
-    if (state_.load(std::memory_order_relaxed) != State::kRunning) return;
+    if (state_.load(std::memory_order_relaxed) != State::kRunning) return false;
     reason_ = error;
     state_.store(State::kFailed, std::memory_order_release);
   }
   progressed_.notify_all();
   syncWanted_.notify_all();
+  return true;
+}
+
+void Journal::raiseFailed(Error error) {
   if (options_.onEvent) options_.onEvent(JournalEvent{JournalEvent::Kind::kFailed, std::move(error)});
 }
 

@@ -19,8 +19,9 @@
  * One journal of one stream: appended to by many front-end threads, made durable by one.
  *
  * A write goes: reserve() -> copy the payload to reservation.payload -> complete() -> write the backing -> applied() ->
- * acknowledge. Overlapping writes must hold a RangeLock from before reserve() to after applied(), so that the journal
- * and the backing see them in one order.
+ * acknowledge. What complete() has not let go of is on no backing: this process may end at any time, and the next one
+ * believes what it finds in the files. Overlapping writes must hold a RangeLock from before reserve() to after applied(),
+ * so that the journal and the backing see them in one order.
  *
  * Nothing here throws and nothing on the append path allocates in steady state.
  *
@@ -72,6 +73,7 @@ struct Reservation {
   bool journaled() const { return header != nullptr; }
 
   RecordHeader* header = nullptr;
+  const MappedSegment* segment = nullptr;
   uint64_t ticket = 0;
 };
 
@@ -114,8 +116,13 @@ class Journal {
   Result<Reservation> reserve(RecordType type, uint16_t volume, uint64_t offset, uint64_t length,
                               uint32_t payloadBytes);
 
-  /** The payload is in place: checksums it and publishes the record. Exactly once; the payload is not touched after. */
-  void complete(Reservation& reservation);
+  /**
+   * The payload is in place: checksums it and publishes the record. Exactly once; the payload is not touched after.
+   *
+   * A record whose segment is broken fails the journal and waits, as reserve() does.
+   * @return false: the journal has failed and refuses, or is closed. The backing must not be written
+   */
+  [[nodiscard]] bool complete(Reservation& reservation);
   /** The backing write is done, or will never be. Exactly once, after complete(). */
   void applied(Reservation& reservation);
 
@@ -198,7 +205,10 @@ class Journal {
                               uint32_t payloadBytes);
   void commit(RecordHeader& header, uint32_t payloadCrc);
   void advance(uint64_t ticket, uint8_t phase);
+  bool surviveLoss(const MappedSegment& lost);
   void fail(Error error);
+  bool markFailed(const Error& error);
+  void raiseFailed(Error error);
   void stop(State state, Error reason);
   void syncLoop();
   uint64_t normalized(uint64_t lsn) const;

@@ -58,10 +58,6 @@ SegmentStore::Options withSystem(SegmentStore::Options options) {
 
 }  // namespace
 
-MappedSegment::~MappedSegment() {
-  if (memory != nullptr) ::munmap(memory, segmentBytes);
-}
-
 SegmentStore::SegmentStore(Options options)
     : options_(withSystem(std::move(options))), limitCount_(options_.limitBytes / options_.segmentBytes) {}
 
@@ -270,16 +266,14 @@ Result<std::unique_ptr<MappedSegment>> SegmentStore::prepare(uint64_t baseLsn, c
   return map(baseLsn, std::move(fd), MAP_POPULATE);
 }
 
-/** @param populate MAP_POPULATE where the file was just written; one that lies on the disk is read as it is needed */
+/**
+ * @param populate MAP_POPULATE where the file was just written; one that lies on the disk is read as it is needed: a place
+ * of it that cannot be read breaks the segment then
+ */
 Result<std::unique_ptr<MappedSegment>> SegmentStore::map(uint64_t baseLsn, UniqueFd fd, int populate) {
-  void* memory = ::mmap(nullptr, options_.segmentBytes, PROT_READ | PROT_WRITE, MAP_SHARED | populate, fd.get(), 0);
-  if (memory == MAP_FAILED) return segmentError("map segment " + segmentName(baseLsn), errno);
-  auto segment = std::make_unique<MappedSegment>();
-  segment->baseLsn = baseLsn;
-  segment->memory = static_cast<uint8_t*>(memory);
-  segment->segmentBytes = options_.segmentBytes;
-  segment->fd = std::move(fd);
-  return segment;
+  auto mapped = SharedMapping::map(fd.get(), options_.segmentBytes, populate);
+  if (!mapped) return segmentError("map segment " + segmentName(baseLsn), mapped.error().errnoValue);
+  return std::make_unique<MappedSegment>(baseLsn, std::move(fd), mapped.take());
 }
 
 MappedSegment* SegmentStore::next() {
@@ -326,21 +320,27 @@ void SegmentStore::stopWaiting() {
 }
 
 Result<void> SegmentStore::sync(uint64_t fromLsn, uint64_t toLsn) {
-  // The descriptors stay open: only retire() and close() end them, on this thread or after it.
-  std::vector<std::pair<uint64_t, int>> touched;
+  // They stay: only retire() and close() end them, on this thread or after it.
+  std::vector<const MappedSegment*> touched;
   {
     std::lock_guard lock(mutex_);
     for (const auto& segment : live_) {
       const bool overlaps = segment->baseLsn < toLsn && segment->baseLsn + options_.segmentBytes > fromLsn;
-      if (overlaps) touched.emplace_back(segment->baseLsn, segment->fd.get());
+      if (overlaps) touched.push_back(segment.get());
     }
   }
-  for (const auto& [baseLsn, fd] : touched) {
-    if (options_.system.fdatasync(fd) != 0) {
-      return Error::fromErrno("JOURNAL_SYNC_FAILED", "sync of " + pathOf(segmentName(baseLsn)), errno);
+  for (const MappedSegment* segment : touched) {
+    if (!segment->isBroken() && options_.system.fdatasync(segment->fd.get()) != 0) {
+      return Error::fromErrno("JOURNAL_SYNC_FAILED", "sync of " + pathOf(segmentName(segment->baseLsn)), errno);
     }
+    // It knows nothing of what did not reach the file's pages.
+    if (segment->isBroken()) return brokenError(*segment);
   }
   return {};
+}
+
+Error SegmentStore::brokenError(const MappedSegment& segment) const {
+  return segmentError("store into " + pathOf(segmentName(segment.baseLsn)), EIO);
 }
 
 void SegmentStore::retire(uint64_t belowLsn) {

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "../sys/result.h"
+#include "../sys/shared_mapping.h"
 #include "../sys/unique_fd.h"
 #include "journal_format.h"
 
@@ -22,7 +23,8 @@
  * The journal's segment files: made, recycled and synced away from the append path.
  *
  * Invariant: a segment has its final name only when its header, its length and its folder entry are durable and its
- * blocks are allocated and written, so that a store into the mapping cannot fail for want of space.
+ * blocks are allocated and written, so that a store into the mapping cannot fail for want of space. It can fail with the
+ * disk: then the segment is broken, which sync() says, and what was stored in it counts for nothing.
  *
  * A machine may have a thousand journals, most of them idle: one that was never appended to has no segment, one that is
  * appended to slowly has the open one, and one more from half of that on. Only what fills a segment within ten seconds
@@ -40,17 +42,14 @@ struct SegmentSystemCalls {
   std::function<int64_t(int fd, const void* bytes, uint64_t length, uint64_t offset)> pwrite;
 };
 
-/** A segment that is mapped, at `memory`, for appending or until it is durable. */
+/** A segment that is mapped, for appending or until it is durable. */
 struct MappedSegment {
-  uint64_t baseLsn = 0;
-  uint8_t* memory = nullptr;
-  uint64_t segmentBytes = 0;
+  uint64_t baseLsn;
   UniqueFd fd;
+  std::unique_ptr<SharedMapping> mapping;
 
-  MappedSegment() = default;
-  ~MappedSegment();
-  MappedSegment(const MappedSegment&) = delete;
-  MappedSegment& operator=(const MappedSegment&) = delete;
+  uint8_t* memory() const { return mapping->memory(); }
+  bool isBroken() const { return mapping->isBroken(); }
 };
 
 class SegmentStore {
@@ -91,7 +90,7 @@ class SegmentStore {
   /** While set next() does not wait: null when no segment is ready. Unset, onFull tells anew of whoever waits, or will. */
   void refuseWaiting(bool refuse);
 
-  /** fdatasync, in order, every mapped segment that holds a byte of [from, to). */
+  /** fdatasync, in order, every mapped segment that holds a byte of [from, to). Fails for one that is broken. */
   Result<void> sync(uint64_t fromLsn, uint64_t toLsn);
   /** Unmap the segments wholly below: they are durable and nobody writes to them any more. */
   void retire(uint64_t belowLsn);
@@ -101,6 +100,9 @@ class SegmentStore {
   void close();
 
   uint64_t segmentCount() const;
+
+  /** Of a segment that is broken. */
+  Error brokenError(const MappedSegment& segment) const;
 
  private:
   Result<std::unique_ptr<MappedSegment>> prepare(uint64_t baseLsn, const std::string& spare);

@@ -20,8 +20,9 @@ constexpr int goneSignal = SIGUSR1;
 /** While nobody serves: whether connections still live is looked at so often. */
 constexpr int tickMs = 250;
 constexpr size_t clientLimit = 16;
-/** An agent that was killed has ended by then, or waits for a device of its own. */
+/** An agent that was killed has ended by then, or waits for a device of its own; or for a disk, which is looked at meanwhile. */
 constexpr auto dyingLimit = std::chrono::seconds(30);
+constexpr auto dyingStep = std::chrono::seconds(1);
 /** pidfd_open(2): of one thread; Linux 6.9. */
 constexpr unsigned pidfdThread = O_EXCL;
 
@@ -200,6 +201,7 @@ void Keeper::agentGone() {
     held = held_.erase(held);
   }
   dying_ = std::move(agent_.process);
+  lookAgainAt_ = std::chrono::steady_clock::now() + dyingStep;
   dyingUntil_ = std::chrono::steady_clock::now() + dyingLimit;
   agent_ = Agent{};
 }
@@ -208,14 +210,26 @@ void Keeper::agentGone() {
 void Keeper::look() {
   dropEnded();
   if (!dying_) return;
+  const auto now = std::chrono::steady_clock::now();
   if (isReadable(dying_)) {
     dying_.reset();
-  } else if (std::chrono::steady_clock::now() >= dyingUntil_) {
+  } else if (now < lookAgainAt_) {
+    return;
+  } else if (lookAgainAt_ = now + dyingStep; waitsElsewhere(dying_, devices())) {
+    // Counted anew from when that is over: in between it cannot be told.
+    dyingUntil_ = now + dyingLimit;
+  } else if (now >= dyingUntil_) {
     // It would wait for ever, and so would the next agent: for its locks.
     for (const auto& [connection, held] : held_) endConnection(held.descriptors.back());
     held_.clear();
     dying_.reset();
   }
+}
+
+std::vector<HostDevice> Keeper::devices() const {
+  std::vector<HostDevice> devices;
+  for (const auto& [connection, held] : held_) devices.push_back({held.facts.loop, held.facts.mountPoint});
+  return devices;
 }
 
 void Keeper::dropEnded() {

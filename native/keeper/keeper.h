@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "../sys/keeper_socket.h"
+#include "foreign_wait.h"
 
 namespace tidemark {
 
@@ -48,6 +49,7 @@ class Keeper {
   void greet(pid_t thread);
   void agentGone();
   void look();
+  std::vector<HostDevice> devices() const;
   void dropEnded();
   void list(const UniqueFd& client);
   bool abort(const char* name);
@@ -60,6 +62,7 @@ class Keeper {
   std::map<uint64_t, Held> held_;
   /** An agent that was killed, until its last thread has ended. */
   UniqueFd dying_;
+  std::chrono::steady_clock::time_point lookAgainAt_;
   std::chrono::steady_clock::time_point dyingUntil_;
 };
 

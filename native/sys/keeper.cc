@@ -17,6 +17,7 @@
 
 #include "keeper_program.h"
 #include "keeper_socket.h"
+#include "signals_blocked.h"
 
 namespace tidemark {
 namespace {
@@ -121,11 +122,10 @@ class KeeperLink {
     begun_ = true;
     const auto ready = std::make_shared<std::promise<Greeted>>();
     std::future<Greeted> result = ready->get_future();
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    std::thread([this, ready] { run(*ready); }).detach();
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    {
+      const SignalsBlocked blocked;
+      std::thread([this, ready] { run(*ready); }).detach();
+    }
     return result.get();
   }
 

@@ -2,18 +2,16 @@
 #include "backing_sync.h"
 
 #include <pthread.h>
-#include <signal.h>
 
 #include <cstdio>
 
 #include "../sys/process_memory.h"
+#include "../sys/signals_blocked.h"
 
 namespace tidemark {
 
 BackingSync::BackingSync(Backing& backing, std::string name) : backing_(backing) {
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
+  const SignalsBlocked blocked;
   thread_ = std::thread([this, name = std::move(name)] {
     char title[16];
     std::snprintf(title, sizeof title, "tms %s", name.c_str());
@@ -21,7 +19,6 @@ BackingSync::BackingSync(Backing& backing, std::string name) : backing_(backing)
     protectThread();
     run();
   });
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 BackingSync::~BackingSync() {

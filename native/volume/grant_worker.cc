@@ -2,12 +2,12 @@
 #include "grant_worker.h"
 
 #include <pthread.h>
-#include <signal.h>
 
 #include <algorithm>
 #include <cstdio>
 
 #include "../sys/process_memory.h"
+#include "../sys/signals_blocked.h"
 #include "mapped_io.h"
 
 namespace tidemark {
@@ -21,9 +21,7 @@ GrantWorker::GrantWorker(const std::string& name, ExtentTable& table, Backing& b
       thin_(thin),
       copiedBytes_(copiedBytes),
       resume_(std::move(resume)) {
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
+  const SignalsBlocked blocked;
   thread_ = std::thread([this, name] {
     char title[16];
     std::snprintf(title, sizeof title, "tmg %s", name.c_str());
@@ -31,7 +29,6 @@ GrantWorker::GrantWorker(const std::string& name, ExtentTable& table, Backing& b
     protectThread();
     run();
   });
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 GrantWorker::~GrantWorker() {

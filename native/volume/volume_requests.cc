@@ -182,7 +182,10 @@ int Volume::attemptChange(const Io& io, const ThinPlan& plan) {
     if (regions_) regions_->touch(journalIndex_, io.offset, io.length);
     if (place.journaled()) {
       if (payloadBytes != 0) std::memcpy(place.payload, io.memory, payloadBytes);
-      journal_->complete(place);
+      if (!journal_->complete(place)) {
+        journal_->applied(place);
+        return EIO;
+      }
     }
   }
   const int result = change(io, plan);
@@ -227,7 +230,7 @@ void Volume::recordAsItIs(uint64_t offset, uint64_t length) {
     Reservation place = *reserved;
     if (!place.journaled()) return;
     if (payloadBytes != 0) std::memcpy(place.payload, bytes.get(), payloadBytes);
-    journal_->complete(place);
+    if (!journal_->complete(place)) error = EIO;
     journal_->applied(place);
   }
   if (error != 0) {

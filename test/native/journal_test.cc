@@ -45,10 +45,33 @@ uint64_t append(Journal& journal, const std::string& payload, uint64_t offset = 
   Reservation reservation = reserved.value();
   if (!reservation.journaled()) return 0;
   std::memcpy(reservation.payload, payload.data(), payload.size());
-  journal.complete(reservation);
+  CHECK(journal.complete(reservation));
   journal.applied(reservation);
   return reservation.lsn;
 }
+
+/** A file that is shorter than its mapping answers the next store as one does whose disk is gone: with SIGBUS. */
+void loseSegment(const test::TemporaryFolder& folder, uint64_t baseLsn) {
+  char name[32];
+  std::snprintf(name, sizeof name, "/%016llx.seg", static_cast<unsigned long long>(baseLsn));
+  CHECK(::truncate((folder.path() + name).c_str(), 0) == 0);
+}
+
+/** What a journal has said of its end. */
+struct Failures {
+  std::string code;
+  int errnoValue = 0;
+  std::atomic<int> count{0};
+
+  std::function<void(const JournalEvent&)> listener() {
+    return [this](const JournalEvent& event) {
+      if (event.kind != JournalEvent::Kind::kFailed) return;
+      code = event.error.code;
+      errnoValue = event.error.errnoValue;
+      ++count;
+    };
+  }
+};
 
 std::unique_ptr<Journal> mustOpen(JournalOptions options) {
   auto opened = Journal::open(std::move(options));
@@ -66,7 +89,7 @@ TEST("a new journal begins at 4096 and its records are found as written") {
   CHECK(append(*journal, "hello", 512, 3) == 4096);
   CHECK(append(*journal, std::string(4096, 'x'), 8192, 4) == 4096 + 128);
   auto zero = journal->reserve(RecordType::kZero, 5, 1 << 20, uint64_t{1} << 33, 0);
-  journal->complete(zero.value());
+  CHECK(journal->complete(zero.value()));
   journal->applied(zero.value());
   auto marker = journal->appendMarker("mark", 4);
   CHECK(marker.ok());
@@ -175,7 +198,7 @@ TEST("a sync waits for an older slow reservation and covers what was acknowledge
   std::this_thread::sleep_for(std::chrono::milliseconds(30));
   CHECK(durable == 0);
   std::memset(slow.payload, 7, 512);
-  journal->complete(slow);
+  CHECK(journal->complete(slow));
   CHECK(eventually([&] { return durable != 0; }));
   CHECK(durable == journal->publishedLsn());
   CHECK(journal->appliedLsn() == slow.lsn);
@@ -234,7 +257,7 @@ TEST("a sync that failed is never tried again: everybody waits until abandon, th
   append(*journal, "first");
   auto held = journal->reserve(RecordType::kWrite, 0, 0, 5, 5).take();
   std::memcpy(held.payload, "again", 5);
-  journal->complete(held);
+  CHECK(journal->complete(held));
   broken = true;
   std::atomic<int> answers{0};
   const auto expectAbandoned = [&](uint64_t lsn, const Error* error) {
@@ -258,6 +281,149 @@ TEST("a sync that failed is never tried again: everybody waits until abandon, th
   CHECK(append(*journal, "later") == 0);
   CHECK(journal->appendMarker("m", 1).value() == 0);
   CHECK(journal->syncAndWait().error().code == "JOURNAL_ABANDONED");
+  CHECK(journal->close().ok());
+}
+
+TEST("a record that its segment does not take is on no backing and below no flush: all wait until abandon") {
+  test::TemporaryFolder folder;
+  auto options = optionsFor(folder);
+  Failures failures;
+  options.onEvent = failures.listener();
+  auto journal = mustOpen(options);
+  append(*journal, "kept");
+  const uint64_t durable = journal->syncAndWait().value();
+  auto held = journal->reserve(RecordType::kWrite, 0, 0, 5, 5).take();
+  loseSegment(folder, 0);
+  std::atomic<bool> onBacking{false};
+  std::atomic<uint64_t> later{1};
+  std::thread writer([&] {
+    auto lost = journal->reserve(RecordType::kWrite, 0, 512, 40'000, 40'000).take();
+    std::memset(lost.payload, 'x', 40'000);
+    CHECK(journal->complete(lost));
+    onBacking = true;
+    journal->applied(lost);
+  });
+  CHECK(eventually([&] { return failures.count == 1; }));
+  CHECK(failures.code == "JOURNAL_SEGMENT_FAILED" && failures.errnoValue == EIO);
+  std::thread earlier([&] {
+    std::memcpy(held.payload, "again", 5);
+    CHECK(journal->complete(held));
+    journal->applied(held);
+  });
+  std::thread laterWriter([&] { later = append(*journal, "later"); });
+  std::atomic<int> answers{0};
+  journal->sync([&](uint64_t lsn, const Error* error) {
+    CHECK(lsn == durable && error != nullptr && error->code == "JOURNAL_ABANDONED");
+    ++answers;
+  });
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  CHECK(!onBacking && later == 1 && answers == 0);
+  CHECK(journal->publishedLsn() == durable && journal->durableLsn() == durable);
+  journal->abandon();
+  writer.join();
+  earlier.join();
+  laterWriter.join();
+  CHECK(onBacking && later == 0 && answers == 1 && failures.count == 1);
+  CHECK(journal->durableLsn() == durable);
+  CHECK(journal->close().ok());
+}
+
+TEST("a journal whose segment is lost and that refuses fails the write before the backing has it") {
+  test::TemporaryFolder folder;
+  auto options = optionsFor(folder);
+  Failures failures;
+  options.onEvent = failures.listener();
+  auto journal = mustOpen(options);
+  append(*journal, "kept");
+  auto lost = journal->reserve(RecordType::kWrite, 0, 0, 5, 5).take();
+  loseSegment(folder, 0);
+  std::memcpy(lost.payload, "again", 5);
+  std::atomic<bool> refused{false};
+  std::thread writer([&] {
+    refused = !journal->complete(lost);
+    journal->applied(lost);
+  });
+  CHECK(eventually([&] { return failures.count == 1; }));
+  CHECK(!refused);
+  journal->refuse(true);
+  writer.join();
+  CHECK(refused);
+  CHECK(journal->appendMarker("m", 1).error().code == "JOURNAL_FAILED");
+  CHECK(journal->syncAndWait().error().code == "JOURNAL_FAILED");
+  CHECK(journal->close().error().code == "JOURNAL_SEGMENT_FAILED");
+}
+
+TEST("behind a record whose header went nowhere no place is given out, before its writer knows") {
+  test::TemporaryFolder folder;
+  auto options = optionsFor(folder);
+  Failures failures;
+  options.onEvent = failures.listener();
+  auto journal = mustOpen(options);
+  append(*journal, "kept");
+  loseSegment(folder, 0);
+  auto lost = journal->reserve(RecordType::kTrim, 0, 0, 512, 0).take();
+  std::atomic<uint64_t> lsn{1};
+  std::thread writer([&] { lsn = append(*journal, "behind"); });
+  CHECK(eventually([&] { return failures.count == 1; }));
+  CHECK(lsn == 1);
+  journal->abandon();
+  writer.join();
+  CHECK(lsn == 0 && journal->complete(lost));
+  journal->applied(lost);
+  CHECK(journal->close().ok());
+}
+
+TEST("behind a pad that went nowhere no place is given out, in the next segment neither") {
+  test::TemporaryFolder folder;
+  auto options = optionsFor(folder);
+  Failures failures;
+  options.onEvent = failures.listener();
+  auto journal = mustOpen(options);
+  append(*journal, std::string(600'000, 'a'));
+  const uint64_t durable = journal->syncAndWait().value();
+  CHECK(eventually([&] { return segmentBases(folder.path()).size() == 2; }));
+  loseSegment(folder, 0);
+  std::atomic<uint64_t> lsn{1};
+  std::thread writer([&] { lsn = append(*journal, std::string(600'000, 'b')); });
+  CHECK(eventually([&] { return failures.count == 1; }));
+  CHECK(lsn == 1);
+  CHECK(journal->publishedLsn() == durable);
+  journal->abandon();
+  writer.join();
+  CHECK(lsn == 0);
+  CHECK(journal->close().ok());
+}
+
+TEST("a segment that breaks while it is synced is not durable, whatever the disk says") {
+  test::TemporaryFolder folder;
+  auto options = optionsFor(folder);
+  Failures failures;
+  std::atomic<bool> losing{false};
+  std::unique_ptr<Journal> journal;
+  Reservation next;
+  options.onEvent = failures.listener();
+  options.system.fdatasync = [&](int fd) {
+    if (losing.exchange(false)) {
+      next = journal->reserve(RecordType::kWrite, 0, 0, 512, 512).take();
+      loseSegment(folder, 0);
+      std::memset(next.payload, 'x', 512);
+    }
+    return ::fdatasync(fd);
+  };
+  journal = mustOpen(options);
+  append(*journal, "published");
+  const uint64_t published = journal->publishedLsn();
+  std::atomic<int> answers{0};
+  losing = true;
+  journal->sync([&](uint64_t lsn, const Error* error) {
+    CHECK(lsn < published && error != nullptr && error->code == "JOURNAL_ABANDONED");
+    ++answers;
+  });
+  CHECK(eventually([&] { return failures.count == 1; }));
+  CHECK(answers == 0 && journal->durableLsn() < published);
+  journal->abandon();
+  CHECK(answers == 1 && journal->complete(next));
+  journal->applied(next);
   CHECK(journal->close().ok());
 }
 
@@ -319,7 +485,7 @@ TEST("a full journal that refuses fails whoever waits and whoever comes, takes w
   const auto write = [&]() -> std::string {
     auto reserved = journal->reserve(RecordType::kWrite, 0, 0, 98'304, 98'304);
     if (!reserved) return reserved.error().code;
-    journal->complete(reserved.value());
+    CHECK(journal->complete(reserved.value()));
     journal->applied(reserved.value());
     return "";
   };
@@ -570,7 +736,7 @@ TEST("a journal that refuses to wait and was never written takes a write as soon
     auto reserved = journal->reserve(RecordType::kWrite, 0, 0, 0, 0);
     if (!reserved.ok()) return false;
     Reservation reservation = reserved.take();
-    journal->complete(reservation);
+    CHECK(journal->complete(reservation));
     journal->applied(reservation);
     return reservation.lsn == 4096;
   };
@@ -592,7 +758,7 @@ TEST("a spare that holds records of the very segment it becomes is no part of it
   CHECK(spareCount(folder.path()) == 0);
   const auto records = walk(folder.path(), kId, kMiB, 0);
   CHECK(records.size() == 1 && !records[0].complete && records[0].header.incarnation == 2);
-  journal->complete(held);
+  CHECK(journal->complete(held));
   journal->applied(held);
   CHECK(journal->close().ok());
 }
@@ -612,7 +778,7 @@ TEST("a reserved record has a valid header and no commit, also on a place that h
   const auto records = walk(folder.path(), kId, kMiB, 0);
   CHECK(records.size() == 2 && records[0].complete && !records[1].complete);
   CHECK(records[1].header.payloadBytes == 100 && records[1].header.incarnation == 2);
-  journal->complete(reservation);
+  CHECK(journal->complete(reservation));
   journal->applied(reservation);
   CHECK(journal->close().ok());
 }
@@ -623,7 +789,7 @@ TEST("no more than the limit of records is in flight; the next writer waits for 
   std::vector<Reservation> held;
   for (uint32_t i = 0; i < kJournalInFlightLimit; ++i) {
     held.push_back(journal->reserve(RecordType::kTrim, 0, i, 512, 0).take());
-    journal->complete(held.back());
+    CHECK(journal->complete(held.back()));
   }
   std::atomic<bool> went{false};
   std::thread writer([&] {
@@ -644,7 +810,7 @@ TEST("a trim never goes past what is durable and applied") {
   auto options = optionsFor(folder);
   auto journal = mustOpen(options);
   auto unapplied = journal->reserve(RecordType::kWrite, 0, 0, 8, 8).take();
-  journal->complete(unapplied);
+  CHECK(journal->complete(unapplied));
   for (int i = 0; i < 6; ++i) append(*journal, std::string(500'000, 'd'));
   journal->trim(UINT64_MAX);
   std::this_thread::sleep_for(std::chrono::milliseconds(20));

@@ -51,7 +51,7 @@ int main(int argc, char** argv) {
       while (std::chrono::steady_clock::now() < end) {
         auto reservation = journal.reserve(RecordType::kWrite, 0, 0, bytes, bytes).take();
         std::memcpy(reservation.payload, payload.data(), bytes);
-        journal.complete(reservation);
+        if (!journal.complete(reservation)) std::abort();
         journal.applied(reservation);
       }
     });
