@@ -38,7 +38,8 @@ const proofs: readonly Proof[] = [
   {
     name: 'disk-faults',
     command: () => test('crash/disk-faults'),
-    ...{ rounds: 48, unit: 'faults', aim: 48, environment: { TORTURE_ROUNDS: '1' } },
+    ...{ rounds: 80, unit: 'faults', aim: 80, environment: { TORTURE_ROUNDS: '1' } },
+    counted: (output) => numberIn(output, /\{"faults":(\d+)/),
   },
   {
     name: 'bad-disk',
