@@ -78,7 +78,7 @@ export class Backing {
         cause,
         retry: 'later',
         hint: full
-          ? 'Free space on the file system that holds it.'
+          ? 'Free space on the file system that holds it, or, where it is thin, in its pool (tidemark pool extend).'
           : 'Check that the file or device is there and healthy, or the pool that it is in (tidemark pool list).',
       })
     }
