@@ -1,9 +1,15 @@
 import { execFileSync } from 'node:child_process'
 import { join } from 'node:path'
 import t from 'tap'
+import { MiB } from '../../src/block/units.js'
 import { flush } from '../fixtures/agent.js'
 import { difference, farPath, twoSites } from '../fixtures/sites.js'
 import { stampVerify, startStamp } from '../fixtures/stamp.js'
+import { newSeed, Random } from '../pool/model/random.js'
+
+const seed = newSeed()
+const random = new Random(seed)
+t.comment(`seed ${seed} (SEED=${seed} repeats its choices)`)
 
 const sites = await twoSites(t)
 const { source, destination, folder } = sites
@@ -23,7 +29,7 @@ t.test('an initialisation goes on after kill -9 of either agent, and never begin
   await source.cli('stream', 'create', 'big', '--volume', 'big', '--destination', 'far')
   await source.cli('stream', 'initialize', 'big')
   const log = join(folder, 'big.log')
-  const load = { threads: 2, sizes: '512-65536', rate: 200, seconds: 600, blocks: 8192, seed: 21 }
+  const load = { threads: 2, sizes: '512-65536', rate: 200, seconds: 600, blocks: 8192, seed }
   let writer = startStamp(device, log, load)
   const copied = (atLeast: number): Promise<number> =>
     source
@@ -34,7 +40,7 @@ t.test('an initialisation goes on after kill -9 of either agent, and never begin
       )
       .then(({ initialize }) => initialize?.doneBytes ?? Number.POSITIVE_INFINITY)
 
-  const reached = await copied(96 * 2 ** 20)
+  const reached = await copied(random.between(32, 256) * MiB)
   t.ok(Number.isFinite(reached), 'the copy is under way')
   // With the destination gone the copy cannot end, however fast the machine is: the source dies in its middle too.
   await destination.kill()

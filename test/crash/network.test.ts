@@ -27,7 +27,7 @@ t.comment(`seed ${seed} (SEED=${seed} repeats it), ${rounds} rounds`)
 t.test(`${rounds} faults of the network under load: a moment of the source throughout, equal at the end`, async (t) => {
   const random = new Random(seed)
   const { sites, proxy } = await twoSitesOverProxy(t)
-  const stream = new LoadedStream(sites, 'net-load')
+  const stream = new LoadedStream(sites, 'net-load', { seed })
   await stream.begin()
   const counts: Record<string, number> = {}
   for (let round = 1; round <= rounds; round++) {

@@ -7,7 +7,7 @@ import { farPool, poolFacts, sourcePool, thinVolume, twoThinSites } from '../fix
 const crashCount = 6
 const sites = await twoThinSites(t)
 const { source, destination } = sites
-const stream = new LoadedStream(sites, 'thin-load', (name) => thinVolume(source, name, '32MiB'))
+const stream = new LoadedStream(sites, 'thin-load', { make: (name) => thinVolume(source, name, '32MiB') })
 await stream.begin()
 
 for (let crash = 1; crash <= crashCount; crash++) {

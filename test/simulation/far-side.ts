@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
-import { type HeldPart, planSequence, type SequencePosition } from '../../src/destage/sequencer.js'
+import type { BatchLimits, HeldPart, SequencePosition } from '../../src/destage/sequencer.js'
 import type { Random } from '../pool/model/random.js'
+import type { Rules } from './rules.js'
 
 /** A replication file: where it belongs, and which values it brings to which blocks. */
 export interface SimulatedPart extends Omit<HeldPart, 'name'> {
@@ -17,7 +18,8 @@ export interface SimulatedAcknowledgement {
   readonly wanted: readonly { readonly epoch: number; readonly part: number }[]
 }
 
-interface Durable extends SequencePosition {
+/** What survives a crash of the destination. */
+export interface FarPosition extends SequencePosition {
   readonly intent: number
   /** What is shown was given up half applied. */
   readonly torn: boolean
@@ -28,26 +30,34 @@ interface Durable extends SequencePosition {
 /** The destination's planner over an image in memory, with crashes between any two of its steps. */
 export class FarSide {
   /** Survives a crash. */
-  #at: Durable = { generation: 0, appliedEpoch: 0, consistent: false, intent: 0, torn: false, endLsn: 0, sequence: 0 }
+  #at: FarPosition = {
+    generation: 0,
+    appliedEpoch: 0,
+    consistent: false,
+    intent: 0,
+    torn: false,
+    endLsn: 0,
+    sequence: 0,
+  }
   readonly #files = new Map<string, SimulatedPart>()
   /** The image of the generation being applied; while it is not consistent the one before is shown. */
   #image: Int32Array
   #shown: { image: Int32Array; endLsn: number; generation: number } | undefined
   #missing: readonly { readonly epoch: number; readonly part: number }[] = []
-  readonly #blockCount: number
   readonly #random: Random
   /** The disk refused the last write. Forgotten by a crash. */
   #isObstructed = false
+  readonly #rules: Rules
   applied = 0
   tornGenerations = 0
 
-  constructor(blockCount: number, random: Random) {
-    this.#blockCount = blockCount
+  constructor(blockCount: number, random: Random, rules: Rules) {
     this.#random = random
+    this.#rules = rules
     this.#image = new Int32Array(blockCount)
   }
 
-  get position(): Durable {
+  get position(): FarPosition {
     return this.#at
   }
 
@@ -71,7 +81,7 @@ export class FarSide {
     const wasObstructed = this.#isObstructed
     this.#isObstructed = false
     const limits = { epochs: 1 + this.#random.below(16), rawBytes: this.#random.pick([1, 8 << 20, 64 << 20]) }
-    const plan = planSequence(this.#at, this.#candidates(limits, wasObstructed), limits)
+    const plan = this.#rules.planSequence(this.#at, this.#candidates(limits, wasObstructed), limits)
     for (const { name } of plan.obsolete) this.#files.delete(name)
     this.#missing = plan.missing
     const [first] = plan.apply
@@ -80,7 +90,7 @@ export class FarSide {
       assert.equal(first[0]!.epoch, 1, 'a generation begins at its first epoch')
       if (this.#at.consistent)
         this.#shown = { image: this.#image, endLsn: this.#at.endLsn, generation: this.#at.generation }
-      this.#image = new Int32Array(this.#blockCount)
+      this.#image = this.#rules.nextImage(this.#image)
       const torn = this.#at.torn || (this.#at.consistent && this.#at.intent > this.#at.appliedEpoch)
       if (torn && !this.#at.torn) this.tornGenerations += 1
       this.#at = {
@@ -136,17 +146,17 @@ export class FarSide {
     return {
       sequence: this.#at.sequence,
       generation: newest,
-      appliedEpoch: begun ? this.#at.appliedEpoch : 0,
+      appliedEpoch: begun ? this.#rules.acknowledged(this.#at) : 0,
       wanted: this.#missing,
     }
   }
 
-  #candidates(limits: Parameters<typeof planSequence>[2], isObstructed: boolean): SimulatedPart[] {
+  #candidates(limits: BatchLimits, isObstructed: boolean): SimulatedPart[] {
     const { generation, appliedEpoch, intent } = this.#at
     const all = [...this.#files.values()]
     if (intent <= appliedEpoch || isObstructed) return all
     const current = all.filter((part) => part.generation === generation)
-    return planSequence(this.#at, current, limits).apply.length > 0 ? current : all
+    return this.#rules.planSequence(this.#at, current, limits).apply.length > 0 ? current : all
   }
 
   #check(parts: readonly SimulatedPart[], epoch: number): void {

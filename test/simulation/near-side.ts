@@ -1,11 +1,10 @@
 import assert from 'node:assert/strict'
 import { MiB } from '../../src/block/units.js'
-import { planCopy } from '../../src/replication/copy-planner.js'
-import { planCut } from '../../src/replication/cut-planner.js'
 import { EPOCH_JOURNAL_LIMIT } from '../../src/replication/pack-job.js'
 import { newPosition, type StreamPosition } from '../../src/replication/stream-state.js'
 import type { Random } from '../pool/model/random.js'
 import type { SimulatedAcknowledgement, SimulatedPart } from './far-side.js'
+import type { Rules } from './rules.js'
 
 /** So large that a volume takes several epochs to copy. */
 export const blockBytes = 4 * MiB
@@ -26,6 +25,7 @@ export class NearSide {
   readonly history: Int32Array[]
   readonly #journal: (readonly [block: number, value: number])[] = []
   readonly #random: Random
+  readonly #rules: Rules
   readonly #bufferLimitBytes: number
   readonly #epochs = new Map<number, SimulatedPart[]>()
   #position: StreamPosition = newPosition
@@ -36,8 +36,9 @@ export class NearSide {
   #nextValue = 1
   letGoes = 0
 
-  constructor(random: Random, volumeCount: number, blocksPerVolume: number, bufferLimitBytes: number) {
+  constructor(random: Random, rules: Rules, volumeCount: number, blocksPerVolume: number, bufferLimitBytes: number) {
     this.#random = random
+    this.#rules = rules
     this.#bufferLimitBytes = bufferLimitBytes
     this.volumes = Array.from({ length: volumeCount }, () => new Int32Array(blocksPerVolume))
     this.blockCount = volumeCount * blocksPerVolume
@@ -123,7 +124,7 @@ export class NearSide {
     const openBytes = (this.lsn - Number(this.#position.cutLsn)) * recordBytes
     if (openBytes <= 0) this.#openSinceMs = null
     else this.#openSinceMs ??= nowMs
-    const decision = planCut({
+    const decision = this.#rules.planCut({
       ...{ nowMs, openSinceMs: this.#openSinceMs, openBytes, epochMs },
       flushing: this.#flushTarget > Number(this.#position.cutLsn),
       ...{ bufferBytes: this.#bufferBytes, bufferLimitBytes: this.#bufferLimitBytes },
@@ -173,7 +174,7 @@ export class NearSide {
     const { copy, held, copyEndLsn, cutEpoch, cutLsn, generation } = this.#position
     const from = Number(cutLsn)
     const to = this.lsn
-    const plan = copy && planCopy(this.#copySources(), copy)
+    const plan = copy && this.#rules.planCopy(this.#copySources(), copy)
     // Hosts write on while the copy is read: it may hold more than the epoch.
     for (let count = this.#random.below(3); count > 0; count -= 1) this.write()
     const changes = new Map<number, number>()
@@ -197,7 +198,7 @@ export class NearSide {
     this.#position = {
       ...this.#position,
       ...{ cutEpoch: epoch, cutLsn: `${endLsn}`, copy: nextCopy },
-      copyEndLsn: copied ? `${Math.max(Number(copyEndLsn), this.lsn)}` : copyEndLsn,
+      copyEndLsn: copied ? `${this.#rules.copyEnd(Number(copyEndLsn), this.lsn)}` : copyEndLsn,
       consistentEpoch: consistentEpoch === 0 && !initializing ? epoch : consistentEpoch,
       stateEpoch: initializing ? stateEpoch : epoch,
     }
@@ -221,7 +222,7 @@ export class NearSide {
     })
   }
 
-  #copySources(): Parameters<typeof planCopy>[0] {
+  #copySources(): Parameters<Rules['planCopy']>[0] {
     return this.volumes.map((content, index) => ({
       index,
       path: '',

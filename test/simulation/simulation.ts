@@ -3,6 +3,7 @@ import { MiB } from '../../src/block/units.js'
 import { Random } from '../pool/model/random.js'
 import { FarSide, type SimulatedAcknowledgement, type SimulatedPart } from './far-side.js'
 import { NearSide } from './near-side.js'
+import { type Rules, rules } from './rules.js'
 
 const volumeCount = 2
 const blocksPerVolume = 16
@@ -24,10 +25,11 @@ export interface SimulationFigures {
  * One stream with both its sides and the network between them, in virtual time, every choice made by the seed: the same
  * seed is the same run. Whatever is shown at the far side after any step is the source as it was at the end of the epoch.
  *
- * @throws AssertionError that names seed and step
+ * @param by other than the program's, to see them found out
+ * @throws Error that names seed, step and what does not hold
  */
-export async function simulate(seed: number, steps: number): Promise<SimulationFigures> {
-  const run = new Simulation(seed)
+export async function simulate(seed: number, steps: number, by: Rules = rules): Promise<SimulationFigures> {
+  const run = new Simulation(seed, by)
   try {
     for (; run.step < steps; run.step += 1) await run.any()
     await run.calm()
@@ -50,11 +52,11 @@ class Simulation {
   /** Moods: for a while something is likely or impossible. */
   #mood = { network: 1, loss: 0.05, writes: 1, crashes: 0.02 }
 
-  constructor(seed: number) {
+  constructor(seed: number, by: Rules) {
     this.#random = new Random(seed)
     const bufferLimitBytes = this.#random.pick([4, 24, 96, 1000]) * MiB
-    this.#near = new NearSide(this.#random, volumeCount, blocksPerVolume, bufferLimitBytes)
-    this.#far = new FarSide(volumeCount * blocksPerVolume, this.#random)
+    this.#near = new NearSide(this.#random, by, volumeCount, blocksPerVolume, bufferLimitBytes)
+    this.#far = new FarSide(volumeCount * blocksPerVolume, this.#random, by)
     for (let count = this.#random.below(30); count > 0; count -= 1) this.#near.write()
     this.#near.initialize()
   }
@@ -72,12 +74,15 @@ class Simulation {
     if (random.chance(0.002)) this.#changeMood()
     const { network, writes, crashes } = this.#mood
     const crash = random.chance(crashes)
+    // Where a copy lags behind hosts: what it reads ahead is the most then.
+    const bursts = this.#near.position.copy ? 3 : 0.1
     const action = random.weighted({
-      ...{ write: 30 * writes, clock: 20, cut: 20, send: 15 * network, deliver: 25 * network },
+      ...{ write: 30 * writes, burst: bursts * writes, clock: 20, cut: 20, send: 15 * network, deliver: 25 * network },
       ...{ destage: 20, acknowledge: 8, hear: 10 * network, flush: 1 },
       ...{ hold: 0.5, endHold: 1.5, initialize: 0.03, look: 0.5 },
     })
     if (action === 'write') this.#near.write()
+    else if (action === 'burst') this.#burst()
     else if (action === 'clock') this.#nowMs += random.pick([1, 20, 300, 1000, 20_000])
     else if (action === 'cut') {
       await this.#near.turn(this.#nowMs, crash)
@@ -119,7 +124,12 @@ class Simulation {
     assert(isEqual(), `no end: ${JSON.stringify({ near: this.#near.position, far: this.#far.position, position })}`)
     const { shown } = this.#far
     assert(shown)
-    assert(isSame(shown.image, this.#near.history.at(-1)!))
+    assert(isSame(shown.image, this.#near.history.at(-1)!), 'the end is equal')
+  }
+
+  /** More than one epoch takes of the journal. */
+  #burst(): void {
+    for (let count = this.#random.between(40, 160); count > 0; count -= 1) this.#near.write()
   }
 
   #changeMood(): void {
@@ -183,6 +193,7 @@ class Simulation {
     assert(generation > this.#seen.generation || endLsn >= this.#seen.endLsn, 'never back in time')
     if (generation !== this.#seen.generation || endLsn !== this.#seen.endLsn) this.#judged += 1
     this.#seen = { generation, endLsn }
+    // Also when it is one that was seen before: what is applied meanwhile must not show.
     assert(isSame(shown.image, this.#near.history[endLsn]!), `what is shown is the source at LSN ${endLsn}`)
   }
 }

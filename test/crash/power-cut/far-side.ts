@@ -12,6 +12,7 @@ import { deriveStreamSecret } from '../../../src/replication-file/keys.js'
 import type { PartRecord } from '../../../src/replication-file/part.js'
 import type { Pairing } from '../../../src/transport/pairing.js'
 import { MemoryStore } from '../../fixtures/memory-store.js'
+import { ArrivedFiles } from './arrived-files.js'
 import { sectorIds } from './slot-host.js'
 
 /** What the far side held when it had applied an epoch. */
@@ -31,29 +32,12 @@ export interface FarEpoch {
  * was told is here may never be applied, where a new generation takes its place first.
  */
 class RememberingWorker extends WorkerCalls {
-  readonly #parts = new Map<string, { readonly partCount: number; readonly bytes: Map<number, Buffer> }>()
+  readonly arrived = new ArrivedFiles()
 
   override async call<T>(method: string, argument: unknown): Promise<T> {
     const result = await super.call<T>(method, argument)
-    if (method === 'verify') {
-      const { generation, epoch, part, partCount } = result as VerifyResult
-      const key = `${generation}/${epoch}`
-      const known = this.#parts.get(key) ?? { partCount, bytes: new Map<number, Buffer>() }
-      this.#parts.set(key, known)
-      known.bytes.set(part, readFileSync((argument as VerifyJob).file))
-    }
+    if (method === 'verify') this.arrived.add(result as VerifyResult, readFileSync((argument as VerifyJob).file))
     return result
-  }
-
-  /** Of a whole epoch, in order. */
-  files(generation: number, epoch: number): Buffer[] | undefined {
-    const known = this.#parts.get(`${generation}/${epoch}`)
-    if (!known || known.bytes.size < known.partCount) return undefined
-    return [...known.bytes].sort(([a], [b]) => a - b).map(([, bytes]) => bytes)
-  }
-
-  get epochs(): string[] {
-    return [...this.#parts.keys()]
   }
 }
 
@@ -110,7 +94,7 @@ export class FarSide {
       known?.sectors.map((ids) => ids.slice()) ?? sizes.map((bytes) => new Uint32Array(bytes / sectorBytes))
     let tag = known?.tag
     for (let next = (known?.epoch ?? 0) + 1; next <= epoch; next++) {
-      const files = this.#worker.files(generation, next) ?? sent(next)
+      const files = this.#worker.arrived.files(generation, next) ?? sent(next)
       if (!files) return undefined
       for (const file of files) {
         const part = decodePart(file, this.secret, { expected: { generation } })
@@ -123,13 +107,18 @@ export class FarSide {
 
   /** The files of an epoch as they came in, in order; undefined: not all of them did. */
   received(generation: number, epoch: number): readonly Buffer[] | undefined {
-    return this.#worker.files(generation, epoch)
+    return this.#worker.arrived.files(generation, epoch)
+  }
+
+  /** Files that came again under their old number and were others, in words. */
+  get reused(): readonly string[] {
+    return this.#worker.arrived.reused
   }
 
   /** The epochs of a generation that were seen to be applied, for a message. */
   known(generation: number): string {
     const applied = this.epochs.filter((each) => each.generation === generation).map(({ epoch }) => epoch)
-    const came = this.#worker.epochs.filter((key) => key.startsWith(`${generation}/`))
+    const came = this.#worker.arrived.epochs.filter((key) => key.startsWith(`${generation}/`))
     return `applied ${applied.join(', ')}; here ${came.join(', ')}`
   }
 

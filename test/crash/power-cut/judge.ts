@@ -97,7 +97,7 @@ function judgeStream(
 ): string[] {
   const { before, after, journal, caughtUp, volumeBytes } = recovered
   const { far, initialisations } = stream!
-  const wrong: string[] = []
+  const wrong = far.reused.map((text) => `the far side: ${text}`)
   const acknowledged = initialisations.filter(({ acknowledgedAt }) => acknowledgedAt <= position).length
   if (before.phase === 'new' || before.phase === 'diverged') {
     // It has to be initialized again: honest only while that was under way.
