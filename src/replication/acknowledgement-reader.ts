@@ -61,6 +61,8 @@ export class AcknowledgementReader {
   #delayMs = busyPollMs
   readonly #now: () => number
   #lookForLostAtMs = 0
+  /** What the destination last said to have, whole and waiting to be applied. */
+  #received = { generation: 0, epoch: 0 }
   #doubtMs = firstDoubtMs
   #doubtAtMs = 0
 
@@ -148,6 +150,7 @@ export class AcknowledgementReader {
     if (farReads !== position.farReads) await state.move({ farReads })
     const moved = value.sequence > position.acknowledgement && (await this.#note(value))
     const received = Math.min(value.receivedEpoch ?? 0, state.position.sentEpoch)
+    this.#received = { generation: value.generation, epoch: received }
     if (received <= state.position.appliedEpoch || !isGathering(state.position)) return moved
     // Not only of a new one: a crash may have come between that and the release.
     return (await onReceived(received)) || moved
@@ -191,17 +194,22 @@ export class AcknowledgementReader {
    * and of the last one: where several appear at once the next may be there while one behind it is lost, and only a
    * later one lets the destination see the gap.
    *
+   * What the destination says to have it has taken away from there.
+   *
    * A server may go on listing what it has lost, and a destination that sees no later file cannot know. So after a while
    * these are sent again whatever is listed: to a destination that has them they are nothing new.
    */
   async #lookForLost(signal: AbortSignal): Promise<void> {
     const { state, transport, folder, onWanted } = this.#options
-    const { appliedEpoch, sentEpoch } = state.position
+    const { generation, appliedEpoch, sentEpoch } = state.position
     // What was released has arrived.
     const next = [...state.epochs.keys()].find((number) => number > appliedEpoch) ?? appliedEpoch + 1
     this.#lookForLostAtMs = this.#now() + stallMs
-    const there = this.#doubts() ? new Set() : new Set((await transport.list(folder, signal)).map(({ name }) => name))
+    const doubts = this.#doubts()
+    const there = doubts ? new Set() : new Set((await transport.list(folder, signal)).map(({ name }) => name))
+    const arrived = !doubts && this.#received.generation === generation ? this.#received.epoch : 0
     const lost = [...new Set([next, sentEpoch])].flatMap((epoch) => {
+      if (epoch <= arrived) return []
       const parts = state.epochs.get(epoch)?.parts ?? []
       return parts.flatMap(({ name }, part) => (there.has(name) ? [] : [{ epoch, part }]))
     })

@@ -152,6 +152,22 @@ t.test('R28: what a server lists for ever and the destination never has is sent 
   t.same(await sentAgain(80, [10]), [40, 80], 'what is not listed at once')
 })
 
+t.test('what the destination has and cannot apply is not taken for lost', async (t) => {
+  const rig = await Rig.start(t)
+  for (const epoch of [3, 10]) {
+    const part = { name: `e${epoch}`, lengthBytes: 1 }
+    await rig.state.commitEpoch({ epoch, endLsn: '9000', parts: [part], rawBytes: 1, oldestMs: 0 }, {})
+  }
+  await rig.put(sealed({ appliedEpoch: 2, receivedEpoch: 10 }))
+  rig.nowMs += 21_000
+  await rig.look()
+  t.same(rig.wanted, [])
+  await rig.put(sealed({ sequence: 7, appliedEpoch: 2, receivedEpoch: 3 }))
+  rig.nowMs += 21_000
+  await rig.look()
+  t.same(rig.wanted, [10], 'what it has no more is sent again')
+})
+
 t.test('an LSN beyond what was cut is not believed: the next journal begins behind it', async (t) => {
   const rig = await Rig.start(t)
   await rig.state.move({ cutLsn: '9000' })
