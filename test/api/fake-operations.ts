@@ -83,7 +83,11 @@ export class FakeOperations implements AgentOperations {
 
   async volumeAttach(name: string, readOnly: boolean): Promise<VolumeView> {
     this.#called('volumeAttach', name, readOnly)
-    return { ...volumeView(name), state: 'attached', readOnly, device: '/dev/loop7', link: `/dev/tidemark/${name}` }
+    const attached = { state: 'attached', device: '/dev/loop7', link: `/dev/tidemark/${name}` } as const
+    // STREAM.VOLUME arrives.
+    if (!name.includes('.')) return { ...volumeView(name), ...attached, readOnly }
+    const reason = 'serves its host; it is torn'
+    return { ...volumeView(name), ...attached, readOnly: true, role: 'inbound', reason }
   }
 
   async volumeDetach(name: string): Promise<VolumeView> {

@@ -35,7 +35,7 @@ const table: readonly CommandRow[] = [
   [
     'volume attach gold.db',
     ['volumeAttach', 'gold.db', false],
-    { ...attached, role: 'inbound', readOnly: true, reason: 'serves its host; it is torn' },
+    { name: 'gold.db', role: 'inbound', readOnly: true, reason: 'serves its host; it is torn' },
     /attached read-only as .*: serves its host; it is torn\n$/,
   ],
   ['volume attach db --read-only', ['volumeAttach', 'db', true], { readOnly: true }, /attached read-only as/],

@@ -55,7 +55,7 @@ export class FakePool implements ThinPool {
   }
 
   volumes(): ThinVolumeFacts[] {
-    return [...this.#volumes.values()]
+    return [...this.#volumes.values()].map((facts) => ({ ...facts }))
   }
 
   volume(name: string): ThinVolumeFacts {

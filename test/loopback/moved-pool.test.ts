@@ -99,15 +99,18 @@ async function divergedAndInitialized(t: Test, name: string): Promise<void> {
 }
 
 for (const [how, name] of [
-  ['is killed with writes in its journal', 'killed'],
-  ['is stopped in order', 'stopped'],
+  ['is killed with writes in its journal', 'moved-killed'],
+  ['is stopped in order', 'moved-stopped'],
 ] as const) {
   t.test(`its agent ${how}, the pool is written elsewhere and comes back`, async (t) => {
     await recorded(name)
-    const killed = name === 'killed'
+    const killed = name === 'moved-killed'
     await (killed ? source.killWithDevices() : source.stop())
     const told = await usedElsewhere(name)
-    t.match(told, killed ? 'killed (stream killed): of these volumes flushed writes may be missing' : /space is free$/)
+    t.match(
+      told,
+      killed ? 'moved-killed (stream moved-killed): of these volumes flushed writes may be missing' : /space is free$/,
+    )
     t.equal(await saysWhatItLacks(name), killed)
     await standby.cli('pool', 'export', name)
     await source.start()
@@ -120,7 +123,7 @@ for (const [how, name] of [
 }
 
 t.test('the same when its agent starts while the pool is away, and imports it later', async (t) => {
-  const name = 'later'
+  const name = 'moved-later'
   await recorded(name)
   await source.killWithDevices()
   await usedElsewhere(name)
@@ -132,7 +135,7 @@ t.test('the same when its agent starts while the pool is away, and imports it la
 })
 
 t.test('a pool that nobody else had goes on where it was, also when it was given up in between', async (t) => {
-  const name = 'alone'
+  const name = 'moved-alone'
   await recorded(name)
   await source.killWithDevices()
   renameSync(poolFile(name), `${poolFile(name)}.away`)

@@ -108,7 +108,7 @@ export class FarSide {
     const last = appliedEpoch + plan.apply.length
     const intent = Math.max(last, this.#at.intent)
     this.#at = { ...this.#at, intent }
-    let steps = until !== 'end' ? this.#random.below(8) : Number.POSITIVE_INFINITY
+    let steps = until === 'end' ? Number.POSITIVE_INFINITY : this.#random.below(crash ? 8 : 3)
     plan.apply.forEach((parts, index) => {
       this.#check(parts as readonly SimulatedPart[], appliedEpoch + 1 + index)
       for (const { name } of parts) {

@@ -50,7 +50,7 @@ class Simulation {
   #judged = 0
   #seen = { generation: 0, endLsn: 0 }
   /** Moods: for a while something is likely or impossible. */
-  #mood = { network: 1, loss: 0.05, writes: 1, crashes: 0.02 }
+  #mood = { network: 1, loss: 0.05, writes: 1, crashes: 0.02, refusals: 0 }
 
   constructor(seed: number, by: Rules) {
     this.#random = new Random(seed)
@@ -72,14 +72,15 @@ class Simulation {
   async any(): Promise<void> {
     const random = this.#random
     if (random.chance(0.002)) this.#changeMood()
-    const { network, writes, crashes } = this.#mood
+    const { network, writes, crashes, refusals } = this.#mood
     const crash = random.chance(crashes)
     // Where a copy lags behind hosts: what it reads ahead is the most then.
     const bursts = this.#near.position.copy ? 3 : 0.1
     const action = random.weighted({
       ...{ write: 30 * writes, burst: bursts * writes, clock: 20, cut: 20, send: 15 * network, deliver: 25 * network },
       ...{ destage: 20, acknowledge: 8, hear: 10 * network, flush: 1 },
-      ...{ hold: 0.5, endHold: 1.5, initialize: 0.03, look: 0.5 },
+      // The way out of a disk that refuses.
+      ...{ hold: 0.5, endHold: 1.5, initialize: refusals > 0.5 ? 0.3 : 0.03, look: 0.5 },
     })
     if (action === 'write') this.#near.write()
     else if (action === 'burst') this.#burst()
@@ -89,7 +90,7 @@ class Simulation {
       if (crash) this.#near.crash(this.#nowMs)
     } else if (action === 'send') this.#send()
     else if (action === 'deliver') this.#deliver()
-    else if (action === 'destage') this.#far.turn(crash ? 'crash' : random.chance(crashes) ? 'refusal' : 'end')
+    else if (action === 'destage') this.#far.turn(crash ? 'crash' : random.chance(refusals) ? 'refusal' : 'end')
     else if (action === 'acknowledge') this.#messages.push(this.#far.acknowledge())
     else if (action === 'hear') this.#hear()
     else if (action === 'flush') this.#near.flush()
@@ -139,6 +140,7 @@ class Simulation {
       loss: random.pick([0, 0.05, 0.4]),
       writes: random.pick([0, 0.2, 1, 4]),
       crashes: random.pick([0, 0.02, 0.3]),
+      refusals: random.pick([0, 0.02, 0.9]),
     }
   }
 
