@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "foreign_wait.h"
 
-#include <dirent.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -11,8 +10,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
-#include <memory>
 #include <sstream>
+
+#include "../sys/proc_files.h"
 
 namespace tidemark {
 namespace {
@@ -29,23 +29,6 @@ constexpr std::array fileCalls = {
 constexpr std::array ownFrames = {"fuse",      "request_wait_answer", "bdev_",         "blkdev_get", "blkdev_put",
                                   "blkdev_release", "blkdev_open",    "blkdev_ioctl", "loop_",      "lo_ioctl",
                                   "sync_blockdev",  "disk_",          "freeze"};
-
-std::vector<std::string> namesIn(const std::string& folder) {
-  std::vector<std::string> names;
-  const std::unique_ptr<DIR, int (*)(DIR*)> handle(opendir(folder.c_str()), closedir);
-  if (!handle) return names;
-  while (const dirent* entry = readdir(handle.get())) {
-    if (entry->d_name[0] != '.') names.emplace_back(entry->d_name);
-  }
-  return names;
-}
-
-std::string firstLine(const std::string& file) {
-  std::ifstream stream(file);
-  std::string line;
-  std::getline(stream, line);
-  return line;
-}
 
 /** What stands behind `name` at the beginning of a line; empty: no such line. */
 std::string fieldOf(const std::string& file, const std::string& name) {
@@ -116,7 +99,7 @@ class Storage {
     if (access((folder + "/partition").c_str(), F_OK) == 0) {
       return isDeviceElsewhere(firstLine(folder + "/../dev"), depth + 1);
     }
-    for (const std::string& below : namesIn(folder + "/slaves")) {
+    for (const std::string& below : listFolder(folder + "/slaves")) {
       if (!isDeviceElsewhere(firstLine("/sys/class/block/" + below + "/dev"), depth + 1)) return false;
     }
     const std::string file = firstLine(folder + "/loop/backing_file");
@@ -175,7 +158,7 @@ bool waitsElsewhere(const UniqueFd& process, const std::vector<HostDevice>& devi
   const Storage storage(devices);
   const std::string threads = "/proc/" + pid + "/task";
   bool some = false;
-  for (const std::string& tid : namesIn(threads)) {
+  for (const std::string& tid : listFolder(threads)) {
     const std::string thread = threads + "/" + tid;
     const char state = stateOf(thread);
     // It has ended, and waits for the others.

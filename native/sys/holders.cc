@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "holders.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -16,30 +15,15 @@
 #include <memory>
 #include <sstream>
 
+#include "proc_files.h"
+
 namespace tidemark {
 namespace {
 
 constexpr size_t maximumNamed = 4;
 
-std::vector<std::string> listFolder(const std::string& folder) {
-  std::vector<std::string> names;
-  const std::unique_ptr<DIR, int (*)(DIR*)> handle(opendir(folder.c_str()), closedir);
-  if (!handle) return names;
-  while (const dirent* entry = readdir(handle.get())) {
-    if (entry->d_name[0] != '.') names.emplace_back(entry->d_name);
-  }
-  return names;
-}
-
 bool isNumber(const std::string& text) {
   return !text.empty() && std::all_of(text.begin(), text.end(), [](unsigned char c) { return std::isdigit(c) != 0; });
-}
-
-std::string firstLine(const std::string& file) {
-  std::ifstream stream(file);
-  std::string line;
-  std::getline(stream, line);
-  return line;
 }
 
 /** mountinfo writes space, tab, newline and backslash as three octal digits. */
