@@ -79,8 +79,7 @@ class Simulation {
     const action = random.weighted({
       ...{ write: 30 * writes, burst: bursts * writes, clock: 20, cut: 20, send: 15 * network, deliver: 25 * network },
       ...{ destage: 20, acknowledge: 8, hear: 10 * network, flush: 1 },
-      // The way out of a disk that refuses.
-      ...{ hold: 0.5, endHold: 1.5, initialize: refusals > 0.5 ? 0.3 : 0.03, look: 0.5 },
+      ...{ hold: 0.5, endHold: 1.5, initialize: 0.03, look: 0.5 },
     })
     if (action === 'write') this.#near.write()
     else if (action === 'burst') this.#burst()
