@@ -76,6 +76,16 @@ const proofs: readonly Proof[] = [
     ...{ rounds: 2809, unit: 'cuts', aim: 20_000, besideItself: true },
     counted: (output) => numberIn(output, /\{"cuts":(\d+)/),
   },
+  ...[false, true].map((inPool) => ({
+    name: inPool ? 'power-cut-pool' : 'power-cut-agents',
+    command: (seed: number) => [
+      ...powerCutNode,
+      ...['dist/test/crash/power-cut/main.js', '--seed', `${seed}`, '--cuts', '0', '--agents', '27'],
+      ...(inPool ? ['--inbound-pool'] : []),
+    ],
+    ...{ rounds: 27, unit: 'cuts, with agents', aim: 27, besideItself: true },
+    counted: (output: string) => numberIn(output, /\{"cuts":(\d+)/),
+  })),
   {
     name: 'simulation',
     command: (seed) => [process.execPath, 'dist/test/simulation/main.js', '--seconds', '30', '--seed', `${seed}`],

@@ -82,6 +82,7 @@ t.test('when what failed is tried again by itself', async (t) => {
 
 t.test('when the stream is removed', async (t) => {
   const host = await hostWaits(t, () => renameSync(poolFile, `${poolFile}.away`))
-  await source.cli('stream', 'remove', 'waits')
+  t.match(await source.run('stream', 'remove', 'waits'), { code: 1, errorCode: 'JOURNAL_NOT_REPLAYED' })
+  await source.cli('stream', 'remove', 'waits', '--discard-journal')
   await served(t, host)
 })

@@ -70,6 +70,7 @@ export async function judge(
       const none = forgetsRegions && caughtUp ? new RegionMap(caughtUp.layout) : caughtUp
       wrong.push(...judgeStream(recording, { ...recovered.stream, caughtUp: none }, contents, position))
     }
+    if (recording.stream && !recovered.stream) found.set('diverged', (found.get('diverged') ?? 0) + 1)
     wrong.push(...recovered.events.filter((text) => /damaged|failed|journal says/i.test(text)))
   } finally {
     await recovered.close()

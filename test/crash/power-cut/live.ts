@@ -56,17 +56,19 @@ export class LiveSites {
     this.#sites = { folder: base, source: source.agent, destination: destination.agent }
   }
 
-  static async start(test: Teardown, base: string): Promise<LiveSites> {
+  /** @param inPool what arrives lies in a thin pool of the destination; otherwise in files */
+  static async start(test: Teardown, base: string, inPool: boolean): Promise<LiveSites> {
     anotherBoot(base)
-    writeFileSync(join(base, 'config.yaml'), config)
-    const source = await startSite(test, base, 'source')
-    const destination = await startSite(test, base, 'destination')
+    const farPool = `${stream}-far-pool`
+    const source = await startSite(test, base, 'source', config)
+    const farConfig = inPool ? `${config}inbound: { pool: ${farPool} }\n` : config
+    const destination = await startSite(test, base, 'destination', farConfig)
     mkdirSync(join(base, 'between'))
     await pair(source.agent, destination.agent, { via: 'folder', folder: join(base, 'between') })
     const { mountPoint } = source.disk
     await source.agent.volume(mountPoint, names.linear, `${linearBytes}`)
-    const size = ['--size', '128MiB', '--unit', '1MiB']
-    await source.agent.cli('pool', 'create', `${stream}-pool`, '--file', join(mountPoint, 'pool.img'), ...size)
+    await createPool(source, `${stream}-pool`, '128MiB')
+    if (inPool) await createPool(destination, farPool, '320MiB')
     await source.agent.cli('volume', 'create', names.thin, '--pool', `${stream}-pool`, '--size', '4MiB')
     await source.agent.cli('volume', 'attach', names.thin)
     await mirror(
@@ -181,14 +183,21 @@ export class LiveSites {
   }
 }
 
-async function startSite(test: Teardown, base: string, name: string): Promise<Site> {
+async function createPool({ agent, disk }: Site, name: string, size: string): Promise<void> {
+  const file = join(disk.mountPoint, 'pool.img')
+  await agent.cli('pool', 'create', name, '--file', file, '--size', size, '--unit', '1MiB')
+}
+
+async function startSite(test: Teardown, base: string, name: string, config: string): Promise<Site> {
   const folder = join(base, `${name}-disk`)
   mkdirSync(folder)
   const disk = await PowerCutDevice.start(folder, diskBytes, 4096)
   test.teardown(() => disk.close())
   await disk.format('ext4')
   await disk.mount()
-  const agent = await Agent.start(test, disk.mountPoint, name, ['--config', join(base, 'config.yaml')])
+  const file = join(base, `${name}.yaml`)
+  writeFileSync(file, config)
+  const agent = await Agent.start(test, disk.mountPoint, name, ['--config', file])
   return { agent, disk }
 }
 

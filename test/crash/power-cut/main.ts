@@ -23,6 +23,7 @@ const { values } = parseArgs({
     workload: { type: 'string' },
     course: { type: 'string' },
     agents: { type: 'string', default: '0' },
+    'inbound-pool': { type: 'boolean', default: false },
     faults: { type: 'boolean', default: false },
   },
 })
@@ -155,7 +156,7 @@ function note(what: string, wrong: readonly string[]): void {
 async function judgeAgents(rounds: number): Promise<void> {
   const began = performance.now()
   const random = new Random(seed)
-  const sites = await LiveSites.start(test, base)
+  const sites = await LiveSites.start(test, base, values['inbound-pool'])
   for (let round = 1; round <= rounds; round++) {
     const wrong = await sites.round(random, liveCourses[(round - 1) % liveCourses.length]!)
     done++
