@@ -71,10 +71,10 @@ async function mend({ disk }: LostSites, kind: Kind, user: Agent): Promise<void>
   if (kind === 'fails') {
     await disk.mend()
     await disk.unmount()
-    // It may have lost a part of its journal. 1: that was corrected.
-    await command('bash', '-c', 'e2fsck -fy "$0" || [ $? -eq 1 ]', disk.device)
   }
-  await disk.mount()
+  // It may have lost a part of its journal. 1: that was corrected.
+  const check = () => command('bash', '-c', 'e2fsck -fy "$0" || [ $? -eq 1 ]', disk.device)
+  await disk.mount().catch(() => check().then(() => disk.mount()))
   await user.start()
 }
 
