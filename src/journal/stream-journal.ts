@@ -116,17 +116,9 @@ export class StreamJournal {
   ): Promise<{ journal: StreamJournal; report: RecoveryReport }> {
     const old = options.state.get<JournalState>(stateKey(options.stream))
     if (!old) return { journal: await StreamJournal.create(options), report: nothingRecovered }
-    const afterPowerCut = !old.clean && old.bootId !== currentBootId()
-    const incarnation = old.incarnation + 1
-    const found = await recover({
-      directory: options.directory,
-      journalId: Buffer.from(old.journalId, 'hex'),
-      segmentBytes: old.segmentBytes,
-      checkpointLsn: lsn(BigInt(old.checkpointLsn)),
-      incarnation,
-      leastIncarnation: old.incarnation,
-      afterPowerCut,
-    })
+    const job = recoveryOf(options.directory, old)
+    const { incarnation, afterPowerCut } = job
+    const found = await recover(job)
     const state: JournalState = {
       ...old,
       incarnation,
@@ -138,6 +130,16 @@ export class StreamJournal {
     await options.state.put({ [stateKey(options.stream)]: state })
     const journal = new StreamJournal(options, state, found.endLsn)
     return { journal, report: { records: found.records, voids: found.voids, afterPowerCut } }
+  }
+
+  /** What open() would recover; undefined: nothing. It may be done any number of times: nothing is recorded. */
+  static recoveryJob({
+    directory,
+    state,
+    stream,
+  }: Pick<StreamJournalOptions, 'directory' | 'state' | 'stream'>): RecoveryJob | undefined {
+    const old = state.get<JournalState>(stateKey(stream))
+    return old && recoveryOf(directory, old)
   }
 
   /** The consequence of a restart of the machine is drawn: from here on the journal is believed. */
@@ -246,6 +248,18 @@ function stateKey(stream: string): string {
 /** Changes with every start of the machine. Source: Linux, random(4), /proc/sys/kernel/random/boot_id. */
 function currentBootId(): string {
   return readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim()
+}
+
+function recoveryOf(directory: string, old: JournalState): RecoveryJob {
+  return {
+    directory,
+    journalId: Buffer.from(old.journalId, 'hex'),
+    segmentBytes: old.segmentBytes,
+    checkpointLsn: lsn(BigInt(old.checkpointLsn)),
+    incarnation: old.incarnation + 1,
+    leastIncarnation: old.incarnation,
+    afterPowerCut: !old.clean && old.bootId !== currentBootId(),
+  }
 }
 
 /** What a file system refuses is an operator's to mend. */

@@ -38,6 +38,27 @@ export class RecordedVolumes {
     }
   }
 
+  /**
+   * As hold(), of those that are there, until letGo(): nobody may record them like this.
+   * @returns of the others, why not, by name
+   */
+  async holdPresent(): Promise<Map<string, unknown>> {
+    await this.letGo()
+    this.#members = []
+    const away = new Map<string, unknown>()
+    for (const { index, name } of this.#definition) {
+      try {
+        const volume = this.#find(name)
+        await volume.hold()
+        this.#members = [...this.#members, { index, volume }]
+        this.#held.push(volume)
+      } catch (error) {
+        away.set(name, error)
+      }
+    }
+    return away
+  }
+
   async letGo(): Promise<void> {
     const held = this.#held
     this.#held = []

@@ -10,6 +10,14 @@ export interface ReplayJob {
   readonly volumes: readonly VolumeFile[]
 }
 
+/** What could not be had of a journal. */
+export interface Salvaged {
+  /** By volume index: why it lacks something of what is in the journal. */
+  readonly failures: Readonly<Record<number, string>>
+  /** Why the journal cannot be read, and no volume has anything of it; or null. */
+  readonly journalFailure: string | null
+}
+
 /** Find the journal's end, write what lies before it onto the volumes, and sync them. */
 function recover({ journal, volumes }: ReplayJob): Recovered {
   const replay = replayOnto(volumes, (path) => new Backing(path, 'write'))
@@ -20,6 +28,34 @@ function recover({ journal, volumes }: ReplayJob): Recovered {
   } finally {
     replay.close()
   }
+}
+
+/**
+ * As much of it as can be had, each volume by itself: of one that lacks something the rest is written, and what is in the
+ * page cache of any is synced, also where there is no journal.
+ */
+function salvage({ journal, volumes }: ReplayJob): Salvaged {
+  const failures: Record<number, string> = {}
+  const note = (volume: number, error: unknown): void => {
+    failures[volume] ??= String(error)
+  }
+  const replay = replayOnto(volumes, (path) => new Backing(path, 'write'), note)
+  let journalFailure: string | null = null
+  try {
+    recoverJournal({ ...journal, apply: replay.apply })
+  } catch (error) {
+    journalFailure = String(error)
+  } finally {
+    replay.close()
+  }
+  for (const volume of volumes) {
+    try {
+      sync([volume])
+    } catch (error) {
+      note(volume.index, error)
+    }
+  }
+  return { failures, journalFailure }
 }
 
 function sync(volumes: readonly VolumeFile[]): void {
@@ -33,4 +69,4 @@ function sync(volumes: readonly VolumeFile[]): void {
   }
 }
 
-serveCalls({ recover, sync })
+serveCalls({ recover, salvage, sync })

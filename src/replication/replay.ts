@@ -13,10 +13,15 @@ interface Extent {
  * Writes journal records onto the backings again. Idempotent: a record that is there already is written once more.
  *
  * A checksum is no seal: what no host can have written, because there is no such volume or it ends before, is damage.
+ *
+ * @param onFailed what cannot be written is told, and the rest is; absent: it is thrown
  */
 export function replayOnto(
   volumes: readonly VolumeFile[],
   openBacking: (path: string) => Backing,
+  onFailed: (volume: number, error: unknown) => void = (_, error) => {
+    throw error
+  },
 ): { apply: (record: JournalRecord) => void; sync: () => void; close: () => void } {
   const open = new Map<number, { readonly backing: Backing; readonly sizeBytes: number }>()
   const target = ({ volume, offset, lengthBytes }: Extent): Backing => {
@@ -31,13 +36,23 @@ export function replayOnto(
     open.set(index, opened)
     return opened
   }
+  const attempt = (volume: number, action: () => void): void => {
+    try {
+      action()
+    } catch (error) {
+      onFailed(volume, error)
+    }
+  }
   return {
     apply: (record) => {
-      if (record.type === 'write') target(record).write(record.offset, record.payload)
-      else if (record.type !== 'marker') target(record).zero(record.offset, record.lengthBytes)
+      if (record.type === 'marker') return
+      attempt(record.volume, () => {
+        if (record.type === 'write') target(record).write(record.offset, record.payload)
+        else target(record).zero(record.offset, record.lengthBytes)
+      })
     },
     sync: () => {
-      for (const { backing } of open.values()) backing.sync()
+      for (const [volume, { backing }] of open) attempt(volume, () => backing.sync())
     },
     close: () => {
       for (const { backing } of open.values()) backing.close()

@@ -8,7 +8,17 @@ import {
   type StreamJournalOptions,
 } from '../journal/stream-journal.js'
 import type { RecordedVolumes } from './recorded-volumes.js'
-import type { ReplayJob } from './recovery-worker.js'
+import type { ReplayJob, Salvaged } from './recovery-worker.js'
+
+/** For a journal that is given up: recovery-worker.ts says what of it the volumes get. Held, as far as they can be. */
+export async function salvageJournal(journal: RecoveryJob, volumes: RecordedVolumes): Promise<Salvaged> {
+  const worker = recoveryWorker()
+  try {
+    return await worker.call<Salvaged>('salvage', { journal, volumes: volumes.files() } satisfies ReplayJob)
+  } finally {
+    await worker.close()
+  }
+}
 
 /** What lies in the page cache of the volumes' files, of whoever wrote it, is durable when this resolves. Held. */
 export async function syncReplayTargets(volumes: RecordedVolumes): Promise<void> {

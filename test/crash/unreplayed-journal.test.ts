@@ -89,6 +89,45 @@ t.test('a journal that is lost for good is given up when that is asked for', asy
   }
 })
 
+t.test(
+  'two of three volumes are gone for good: the third gets what its host flushed, before the journal is given up',
+  async (t) => {
+    const [kept, gone, thin] = ['three-kept', 'three-gone', 'three-thin'] as const
+    const poolFile = join(folder, 'three.img')
+    await source.cli('pool', 'create', 'three-pool', '--file', poolFile, '--size', '64MiB')
+    await source.cli('volume', 'create', thin, '--pool', 'three-pool', '--size', '4MiB')
+    await source.cli('volume', 'attach', thin)
+    const images = []
+    for (const name of [kept, gone]) images.push((await source.volume(folder, name, '4MiB')).path)
+    await mirror(source, 'three', [gone, kept, thin])
+    await dd('/dev/urandom', flushed)
+    for (const name of [gone, kept, thin]) await dd(flushed, (await deviceOf(name))!)
+    await source.killWithDevices()
+    for (const image of images) await dd('/dev/zero', image)
+    for (const file of [images[1]!, poolFile]) renameSync(file, `${file}-away`)
+    await source.start()
+    for (const ask of ['initialize', 'remove'])
+      t.match(await source.run('stream', ask, 'three'), { code: 1, errorCode: 'JOURNAL_NOT_REPLAYED' })
+    t.match(await source.run('stream', 'initialize', 'three', '--discard-journal'), { code: 1 }, 'its volumes are away')
+    t.match(await source.streamStatus('three'), { state: 'failed', generation: 1 })
+    await dd('/dev/zero', images[0]!)
+
+    await source.cli('stream', 'remove', 'three', '--discard-journal')
+    const device = await source.until(
+      () => deviceOf(kept),
+      (device) => device !== null,
+    )
+    await command('cmp', '--bytes', '65536', flushed, device!)
+    const told = (await source.events()).filter(
+      ({ code, object }) => code === 'JOURNAL_DISCARDED' && object === 'three',
+    )
+    const texts = told.map(({ text }) => text)
+    t.equal(texts.filter((text) => text.includes(`last to ${gone} and`)).length, 2, 'of each attempt an event says so')
+    t.equal(texts.filter((text) => text.includes(`last to ${thin} and`)).length, 2)
+    t.equal(texts.length, 4)
+  },
+)
+
 t.test('the pairing of a stream is lost with the state directory of its machine', async (t) => {
   const name = 'unpaired'
   await goDown(name)

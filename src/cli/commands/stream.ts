@@ -13,7 +13,7 @@ const policyOption: Option = {
 }
 const discardJournalOption: Option = {
   flags: '--discard-journal',
-  summary: 'a journal that cannot be replayed is given up, with flushed writes that are in it alone',
+  summary: 'what cannot be replayed of its journal is given up, with flushed writes that are in it alone',
 }
 const discardJournal = (typed: Typed) => (typed.flag('discard-journal') ? { discardJournal: 'true' } : {})
 const waitOption: Option = { flags: '--wait TIME', summary: 'with strict: how long a write waits (default: 30s)' }
