@@ -33,6 +33,8 @@ export interface InboundPool {
   readonly name: string | undefined
   /** undefined while it is not open; what arrives waits. */
   readonly find: () => ThinPool | undefined
+  /** Any pool that is open. */
+  readonly ofId: (id: string) => ThinPool | undefined
   readonly volumes: ThinVolumes
   /** Whether a volume outside this pool has the name. */
   readonly isTaken: (name: string) => boolean
@@ -223,8 +225,9 @@ export class InboundStreams {
         (position) => position.streamId !== streamId && position.volumes.some(({ thin }) => thin?.volume === name),
       )
     const thin = new PoolImages({
-      poolName: pool.name ?? 'inbound.pool',
+      poolName: pool.name,
       pool: pool.find,
+      poolOf: pool.ofId,
       volume: (open, name) => pool.volumes.get(open, name),
       forget: (name) => pool.volumes.forget(name),
       isTaken: (name) => pool.isTaken(name) || claimed(name),

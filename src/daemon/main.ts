@@ -146,6 +146,7 @@ export async function runAgent(options: AgentOptions): Promise<void> {
     pool: {
       name: config.inboundPool,
       find: () => (config.inboundPool === undefined ? undefined : pools.find(config.inboundPool)),
+      ofId: (id) => pools.all().find((pool) => pool.id === id),
       volumes: thinVolumes,
       isTaken: (name) => pools.ofVolume(name)?.name !== config.inboundPool && volumes.find(name) !== undefined,
     },

@@ -36,8 +36,8 @@ export interface Images {
    */
   promote(volumes: readonly InboundVolume[]): Promise<void>
   /**
-   * They are gone, with what has arrived of the next ones; what is gone already is none. Those in another pool
-   * than the configured one stay in it. @throws StorageError VOLUME_OPEN, HAS_SNAPSHOTS, POOL_MISSING
+   * They are gone, with what has arrived of the next ones; what is gone already is none. Those in a pool that is not
+   * open, and not the configured one, stay in it. @throws StorageError VOLUME_OPEN, HAS_SNAPSHOTS, POOL_MISSING
    */
   remove(volumes: readonly InboundVolume[]): Promise<void>
   /** Nobody reads or writes them any more. */

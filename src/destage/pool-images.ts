@@ -10,10 +10,12 @@ import type { InboundVolume } from './inbound-state.js'
 const nameLimit = 63
 
 export interface PoolImagesOptions {
-  /** Of the pool, for messages while it is not open. */
-  readonly poolName: string
+  /** Of the pool in which generations are begun; undefined: none is. */
+  readonly poolName: string | undefined
   /** undefined while it is not open. */
   readonly pool: () => ThinPool | undefined
+  /** Any pool that is open: what was begun in one stays in it. */
+  readonly poolOf: (id: string) => ThinPool | undefined
   /** The one object of this agent for a volume of the pool. */
   readonly volume: (pool: ThinPool, name: string) => HostVolume
   /** It was renamed or removed. */
@@ -98,17 +100,21 @@ export class PoolImages implements Images {
       this.#options.forget(incoming)
       await this.#hold(pool, name)
     }
+    // Of a generation before this one in another pool, or a volume that the source declares no more.
+    const shown = new Set(volumes.map((volume) => thinOf(volume).volume))
+    for (const name of this.#held.keys()) if (!shown.has(name)) await this.#letGo(name)
   }
 
   async remove(volumes: readonly InboundVolume[]): Promise<void> {
-    if (volumes.length === 0) return
-    // Forgotten while it is away, what is incomplete would stay in it, under a name that nobody sees.
-    const pool = this.#pool()
+    const { poolName, poolOf } = this.#options
     for (const volume of volumes) {
       const { poolId, volume: name } = thinOf(volume)
       const incoming = incomingName(name)
+      const pool = poolOf(poolId)
+      // Forgotten while it is away, what is incomplete would stay in it, under a name that nobody sees.
+      if (!pool && poolName !== undefined) this.#pool()
       for (const each of [incoming, name]) await this.#letGo(each)
-      if (pool.id !== poolId) continue
+      if (!pool) continue
       for (const each of [incoming, name]) {
         if (isForeign(pool, each)) continue
         if (has(pool, each)) await pool.removeVolume(each)
@@ -158,20 +164,20 @@ export class PoolImages implements Images {
     if (pool) return pool
     throw new StorageError('POOL_MISSING', {
       op: 'destage',
-      object: this.#options.poolName,
+      object: this.#options.poolName ?? 'inbound.pool',
       retry: 'later',
       hint: `The pool of arriving volumes is not open; what arrives, or is to be removed, waits for it. See: tidemark pool list`,
     })
   }
 
   #poolOf(volume: InboundVolume): ThinPool {
-    const pool = this.#pool()
-    if (pool.id === thinOf(volume).poolId) return pool
+    const pool = this.#options.poolOf(thinOf(volume).poolId)
+    if (pool) return pool
     throw new StorageError('POOL_MISSING', {
       op: 'destage',
       object: thinOf(volume).volume,
       retry: 'later',
-      hint: `It arrives in another pool than ${pool.name}. Set inbound.pool to that one again, or initialize the stream again at the source.`,
+      hint: 'The pool in which it arrives is not open; what arrives waits for it. See: tidemark pool list. If that pool is gone for good: name another one in inbound.pool, start the agent again, then: tidemark inbound remove',
     })
   }
 }

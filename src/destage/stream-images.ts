@@ -46,8 +46,8 @@ export class StreamImages implements Images {
   }
 
   async remove(volumes: readonly InboundVolume[]): Promise<void> {
-    const { files, thin, preferThin } = this.#options
-    if (preferThin) await thin.remove(volumes.filter((volume) => volume.thin))
+    const { files, thin } = this.#options
+    await thin.remove(volumes.filter((volume) => volume.thin))
     // Also of a generation before, which was made of files.
     await files.remove(volumes)
   }

@@ -20,6 +20,7 @@ function make(t: Test, taken: string[] = []) {
   const images = new PoolImages({
     poolName: 'p',
     pool: () => (isOpen ? pool : undefined),
+    poolOf: (id) => (isOpen && id === pool.id ? pool : undefined),
     volume: (open, name) => volumes.get(open, name),
     forget: (name) => forgotten.push(name),
     isTaken: (name) => taken.includes(name),
@@ -156,6 +157,51 @@ t.test('what is removed while its pool is away goes when the pool is back', asyn
   await images.remove(first)
   t.same(names(), [])
 })
+
+t.test(
+  'another pool is named while a stream arrives: it goes on where it is, its next generation begins there',
+  async (t) => {
+    const volumes = fakeThinVolumes()
+    const [before, now] = ['before', 'now'].map((folder) => new FakeThinPool(scratchFolder(t, folder)))
+    Object.assign(now!, { id: '0b'.repeat(16) })
+    const open = new Set([before!, now!])
+    const onPool = (poolName: string | undefined, pool: FakeThinPool | undefined) =>
+      new PoolImages({
+        poolName,
+        pool: () => pool,
+        poolOf: (id) => [...open].find((each) => each.id === id),
+        volume: (pool, name) => volumes.get(pool, name),
+        forget: () => {},
+        isTaken: (name) =>
+          [...open].some((each) => each !== pool && each.volumes().some((known) => known.name === name)),
+      })
+    const names = (pool: FakeThinPool | undefined): string[] => pool!.volumes().map(({ name }) => name)
+    const first = await onPool('before', before).begin({ stream: 'gold', volumes: declared, before: [] })
+    const images = onPool('now', now)
+    await images.open(first, false)
+    writeFileSync(await images.target(first[0]!, false), Buffer.alloc(sizeBytes, 7))
+    await images.promote(first)
+    t.equal(readFileSync(images.path(first[0]!))[0], 7)
+    const second = await images.begin({ stream: 'gold', volumes: declared, before: first })
+    await images.open(second, false)
+    await images.promote(second)
+    t.same(names(before), ['gold.data', 'gold.log'], 'what it was stays for its operator')
+    t.same(names(now), ['gold.data-2', 'gold.log-2'])
+    await images.close()
+
+    for (const [name, pool] of [
+      ['now', now],
+      [undefined, undefined],
+    ] as const) {
+      const arriving = await onPool('before', before).begin({ stream: 'iron', volumes: declared, before: [] })
+      await onPool(name, pool).remove(arriving)
+      t.same(names(before), ['gold.data', 'gold.log'], 'removed where it is')
+      open.delete(before!)
+      await onPool(name, pool).remove(arriving)
+      open.add(before!)
+    }
+  },
+)
 
 t.test('a stream that arrives in a pool survives restarts and a new generation', async (t) => {
   const { rig, pool } = rigOnPool(t)

@@ -18,6 +18,7 @@ export function rigOnPool(t: Test, directory?: string) {
     return new PoolImages({
       poolName: 'p',
       pool: () => (isAway ? undefined : made),
+      poolOf: (id) => (isAway || id !== made.id ? undefined : made),
       volume: (open, name) => volumes.get(open, name),
       forget: () => {},
       isTaken: () => false,

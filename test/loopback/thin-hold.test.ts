@@ -1,9 +1,12 @@
 /** What is to appear at once and does not fit; and a destination whose pool comes late. */
 import { execFileSync } from 'node:child_process'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import t from 'tap'
+import type { VolumeView } from '../../src/api/agent-operations.js'
 import { flush, mirror } from '../fixtures/agent.js'
 import { difference, farPath } from '../fixtures/sites.js'
-import { createPool, farPool, thinVolume, twoThinSites } from '../fixtures/thin-sites.js'
+import { createPool, farPool, farVolume, thinVolume, twoThinSites } from '../fixtures/thin-sites.js'
 
 const sites = await twoThinSites(t, { sourceConfig: 'buffer:\n  limit: 16MiB\n', withoutFarPool: true, via: 'folder' })
 const { source, destination, folder } = sites
@@ -43,6 +46,31 @@ t.test('what arrives waits for the pool of the destination, and says so', async 
   await flush(source, 'hold-early')
   t.equal(await difference(device, await farPath(sites, 'hold-early')), '')
 })
+
+t.test(
+  'another pool is named for what arrives: a stream goes on where it is, and begins anew in that one',
+  async (t) => {
+    const { device } = await source.get<VolumeView>('volumes', 'hold-early')
+    await createPool(destination, folder, 'far-pool-2')
+    await destination.terminate()
+    writeFileSync(join(folder, 'destination.yaml'), 'inbound:\n  pool: far-pool-2\n')
+    await destination.start()
+    const arrivesIn = async (): Promise<(string | null)[]> => {
+      writeRandom(device!, 4)
+      await flush(source, 'hold-early')
+      t.equal(await difference(device!, await farPath(sites, 'hold-early')), '')
+      const volume = await farVolume(sites, 'hold-early')
+      return [volume, (await destination.get<VolumeView>('volumes', volume)).pool]
+    }
+    t.same(await arrivesIn(), ['hold-early.hold-early', farPool])
+    await source.cli('stream', 'initialize', 'hold-early', '--wait')
+    t.same(await arrivesIn(), ['hold-early.hold-early-2', 'far-pool-2'])
+    await destination.cli('volume', 'remove', 'hold-early.hold-early', '--yes')
+    await destination.cli('inbound', 'remove', 'hold-early', '--yes')
+    const { volumes } = await destination.cli<{ volumes: unknown[] }>('pool', 'show', 'far-pool-2')
+    t.same(volumes, [])
+  },
+)
 
 t.test('a refresh that the source buffer cannot hold crosses in several epochs, and an event says so', async (t) => {
   const device = await thinVolume(source, 'hold-db', '256MiB')
