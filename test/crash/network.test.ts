@@ -91,6 +91,35 @@ t.test(`${rounds} cuts in the middle of files: what is sent again is at most one
   t.match(after, { state: 'replicating', generation: 1 })
 })
 
+t.test('R2: cut at each tenth of a file: no part is taken for the whole, and none is missing', async (t) => {
+  const { sites, proxy } = await twoSitesOverProxy(t)
+  const { source, destination, folder } = sites
+  const { device, path } = await source.volume(folder, 'net-tenths', '64MiB')
+  await mirror(source, 'net-tenths', ['net-tenths'])
+  const fileBytes = 2 * MiB
+  for (let tenth = 1; tenth <= 10; tenth++) {
+    await source.cli('stream', 'pause', 'net-tenths')
+    const place = [`seek=${tenth}`, 'count=1', `bs=${fileBytes}`]
+    execFileSync('dd', ['if=/dev/urandom', `of=${device}`, ...place, 'oflag=direct', 'conv=notrunc', 'status=none'])
+    await source.until(
+      () => source.streamStatus('net-tenths'),
+      ({ waitingBytes }) => waitingBytes >= fileBytes,
+    )
+    // At the last tenth: all but the end, of which nobody has heard yet.
+    proxy.cutAfter(Math.round((fileBytes * tenth) / 10))
+    await source.cli('stream', 'resume', 'net-tenths')
+    await within(proxy.cutDone(), `the cut at ${tenth} tenths`)
+    await flush(source, 'net-tenths')
+    t.equal(await difference(path, await farPath(sites, 'net-tenths')), '', `cut at ${tenth} tenths`)
+  }
+  const { epoch, generation } = await source.streamStatus('net-tenths')
+  t.match(await destination.inbound('net-tenths'), { appliedEpoch: epoch.cut, generation, state: 'consistent' })
+  const complaints = (await destination.events()).filter(
+    ({ severity, code }) => severity !== 'info' && code !== 'MEMORY_NOT_PROTECTED',
+  )
+  t.same(complaints, [], 'nothing that arrived was refused')
+})
+
 t.test('files cut, changed, lost, late, twice and old: each epoch is applied once, in order, as it was', (t) =>
   carriedBadly(t, { seed: seed + 2, seconds: Math.max(8, rounds / 4) }),
 )

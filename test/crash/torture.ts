@@ -26,6 +26,20 @@ interface Proof {
 const test = (file: string): readonly string[] => [process.execPath, `dist/test/${file}.test.js`]
 const numberIn = (output: string, place: RegExp): number => Number(place.exec(output)?.[1] ?? 0)
 
+/** These have no longer form. */
+const sameAsInTests = [
+  'lost-buffer-disk',
+  'lost-journal-xfs',
+  'hung-volume',
+  'hung-volume-kill',
+  'hung-folder',
+  'hung-inbox',
+  'ftp-server',
+  'failed-commit',
+  'failed-stream',
+  'source-numbers',
+]
+
 /** README.md in this folder says which fault each is for. */
 const proofs: readonly Proof[] = [
   {
@@ -45,6 +59,11 @@ const proofs: readonly Proof[] = [
     name: 'bad-disk',
     command: () => test('crash/bad-disk'),
     ...{ rounds: 21, unit: 'faults', aim: 21, environment: { TORTURE_ROUNDS: '1' } },
+  },
+  {
+    name: 'outage',
+    command: () => test('loopback/two-ways'),
+    ...{ rounds: 10, unit: 'minutes', aim: 10, environment: { OUTAGE_SECONDS: '600' } },
   },
   {
     name: 'bad-state',
@@ -112,6 +131,7 @@ const proofs: readonly Proof[] = [
   { name: 'source-agent', command: () => test('crash/source-agent'), rounds: 10, unit: 'kills', aim: 10 },
   { name: 'destination-agent', command: () => test('crash/destination-agent'), rounds: 10, unit: 'kills', aim: 10 },
   { name: 'initialize', command: () => test('crash/initialize'), rounds: 2, unit: 'kills', aim: 2 },
+  ...sameAsInTests.map((name) => ({ name, command: () => test(`crash/${name}`), rounds: 1, unit: 'runs', aim: 2 })),
   {
     name: 'pool-model',
     command: (seed) => ['tools/model', '--power-cuts', '--steps', '2000', '--seed', `${seed}`],

@@ -8,10 +8,10 @@ import type { SlotHost } from './slot-host.js'
 
 /**
  * What happens while hosts are at work: nothing but snapshots, with the volume on a file or on a device; the copies of a
- * stream (initialisation, mapping, catch-up, another initialisation); moves of its buffer; a flush that the disk refuses, after
- * which nobody is spared.
+ * stream (initialisation, mapping, catch-up, another initialisation); moves of its buffer; kill -9 of the agent, time and again,
+ * and another one that goes on; a flush that the disk refuses, after which nobody is spared.
  */
-export type Course = 'steady' | 'raw-device' | 'copies' | 'moves' | 'failed-flush'
+export type Course = 'steady' | 'raw-device' | 'copies' | 'moves' | 'killed' | 'failed-flush'
 
 /** Cuts are made between these positions of the power-cut device. */
 export interface Phase {
@@ -49,6 +49,7 @@ export interface Scene {
 }
 
 const limitMs = 60_000
+const killCount = 3
 /** A journal is given up within so many requests before that can be seen. */
 const requestsBefore = 400
 /** How often the progress of a copy is asked for. */
@@ -62,12 +63,27 @@ export function runCourse(course: Course, scene: Scene): Promise<void> {
     'raw-device': runSteadily,
     copies: runCopies,
     moves: runMoves,
+    killed: runWithKills,
     'failed-flush': runIntoFailure,
   }[course](scene)
 }
 
 async function runSteadily(scene: Scene): Promise<void> {
   await phase(scene, 'steady', () => takeSnapshots(scene, performance.now() + scene.seconds * 1000))
+}
+
+/** Hosts wait while there is no agent: what they were told before is in the memory of the machine, and goes with the power. */
+async function runWithKills(scene: Scene): Promise<void> {
+  const { agent, random, seconds } = scene
+  const pauseMs = (): number => random.between(50, (seconds * 1000) / killCount)
+  await takeSnapshots(scene, performance.now() + pauseMs())
+  for (let kill = 1; kill <= killCount; kill++) {
+    await phase(scene, `kill ${kill}`, async () => {
+      await agent.kill()
+      await agent.start()
+    })
+    await phase(scene, `after kill ${kill}`, () => takeSnapshots(scene, performance.now() + pauseMs()))
+  }
 }
 
 /**

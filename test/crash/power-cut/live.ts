@@ -97,11 +97,11 @@ export class LiveSites {
     await this.#beginCopy(course, random)
     const losing = { source: [this.#source], destination: [this.#destination], both: [this.#destination, this.#source] }
     for (const site of losing[loser]) await losePower(site, this.#base, random)
-    if (loser !== 'source') await this.#destination.agent.start()
+    if (loser !== 'source') await startAgain(this.#destination, this.#base, random)
     if (loser === 'destination') await this.#sites.source.cli('stream', 'pause', stream)
     const far = await this.#judgeFar(logs, wrong)
     if (loser === 'destination') await this.#sites.source.cli('stream', 'resume', stream)
-    else await this.#source.agent.start()
+    else await startAgain(this.#source, this.#base, random)
     for (const writer of writers) await writer.stop()
     const sourceLost = loser !== 'destination' || course === 'catch-up'
     await this.#judgeSource(sourceLost, logs, far, wrong)
@@ -215,6 +215,15 @@ async function losePower({ agent, disk }: Site, base: string, random: Random): P
   await disk.adopt()
   anotherBoot(base)
   await disk.mount()
+}
+
+/** The power is back; in one case of three it goes once more, while the agent recovers or right behind that. */
+async function startAgain(site: Site, base: string, random: Random): Promise<void> {
+  await site.agent.start()
+  if (!random.chance(1 / 3)) return
+  await delay(random.between(0, 500))
+  await losePower(site, base, random)
+  await site.agent.start()
 }
 
 /** Nothing is applied in part: whoever reads the images sees a state. */

@@ -90,6 +90,21 @@ export const workloads: readonly Workload[] = [
     thin: seldomFlushing,
   },
   {
+    ...{ name: 'killed-ext4', course: 'killed', ...ext4, stream: true, ...small, config: longReplay },
+    linear: flushing,
+    thin: seldomFlushing,
+  },
+  {
+    ...{ name: 'killed-xfs', course: 'killed', ...xfs, stream: true, ...small },
+    linear: { threads: 2, sizes: '512-65536', fsyncEvery: 8, rate: 400 },
+    thin: flushing,
+  },
+  {
+    ...{ name: 'killed-alone', course: 'killed', ...ext4, stream: false, ...small },
+    linear: seldomFlushing,
+    thin: { threads: 2, sizes: '4096', fsyncEvery: 32, rate: 500 },
+  },
+  {
     ...{ name: 'failed-ext4', course: 'failed-flush', ...ext4, stream: true, ...small, config: longReplay },
     linear: flushing,
     thin: seldomFlushing,
