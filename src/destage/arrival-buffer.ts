@@ -86,14 +86,21 @@ export class ArrivalBuffer {
    * @param move is given its place here. @returns where it lies, or undefined when it was not moved
    */
   async setAside(name: string, move: (to: string) => Promise<boolean>): Promise<string | undefined> {
-    const place = path.join(this.#refused, `${Date.now()}-${name}`)
+    const kept = (await readdir(this.#refused)).sort((one, other) => numberOf(one) - numberOf(other))
+    // Behind all others, also when the clock was set back.
+    const number = Math.max(Date.now(), numberOf(kept.at(-1) ?? '') + 1)
+    const place = path.join(this.#refused, `${number}-${name}`)
     if (!(await move(place))) return undefined
-    const kept = (await readdir(this.#refused)).sort()
-    for (const old of kept.slice(0, -setAsideLimit)) {
+    for (const old of kept.slice(0, -(setAsideLimit - 1))) {
       await rm(path.join(this.#refused, old), { force: true, recursive: true })
     }
     return place
   }
+}
+
+/** When it was set aside, in ms, or later; 0: somebody else put it there. */
+function numberOf(name: string): number {
+  return Number(/^(\d+)-/.exec(name)?.[1] ?? 0)
 }
 
 /** It was dropped meanwhile; anything else keeps it from being made durable. */

@@ -52,7 +52,7 @@ export function decodePart(bytes: Buffer, streamSecret: Buffer, options: DecodeO
       op: 'open replication file',
       object: name,
       cause: `it was sealed with key ${header.keyId.toString('hex')}`,
-      hint: 'It belongs to another pairing or stream, or the pairing was made anew. The file is kept for the right key.',
+      hint: 'It belongs to another pairing or stream, or the pairing was made anew. Its source keeps what it sent until it is applied, and sends it again when the right key is back.',
     })
   }
 
