@@ -111,7 +111,7 @@ export class PoolImages implements Images {
       const { poolId, volume: name } = thinOf(volume)
       const incoming = incomingName(name)
       const pool = poolOf(poolId)
-      // Forgotten while it is away, what is incomplete would stay in it, under a name that nobody sees.
+      // It may be the one that is named and not open: what is incomplete would stay in it, under a name that nobody sees.
       if (!pool && poolName !== undefined) this.#pool()
       for (const each of [incoming, name]) await this.#letGo(each)
       if (!pool) continue

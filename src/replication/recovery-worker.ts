@@ -14,7 +14,7 @@ export interface ReplayJob {
 export interface Salvaged {
   /** By volume index: why it lacks something of what is in the journal. */
   readonly failures: Readonly<Record<number, string>>
-  /** Why the journal cannot be read, and no volume has anything of it; or null. */
+  /** Why the journal cannot be read, as a rule before any volume has something of it; or null. */
   readonly journalFailure: string | null
 }
 
