@@ -175,23 +175,28 @@ function isAtRest(generation: number): boolean {
 }
 
 /** All epochs are there when the life begins. */
-async function deliverAndStart(generation: number): Promise<void> {
-  await rig.stop()
+function deliverAndStart(generation: number): void {
   for (const { name, bytes } of makeGeneration(generation)) rig.deliver(name, bytes)
   shown.length = 0
   start()
 }
 
+/** What it does behind its last step, as telling the source once more, is of this life and not of the next one. */
+async function endInPeace(generation: number): Promise<void> {
+  await rig.until(() => isAtRest(generation))
+  await rig.stop()
+}
+
 let generation = 1
-await deliverAndStart(generation)
-await rig.until(() => isAtRest(generation))
+deliverAndStart(generation)
+await endInPeace(generation)
 rig.onApplied = () => {
   const { generation, appliedEpoch } = rig.stream.position
   shown.push({ generation, appliedEpoch, fault: imageFault() })
 }
 life = new Life()
-await deliverAndStart(++generation)
-await rig.until(() => isAtRest(generation))
+deliverAndStart(++generation)
+await endInPeace(generation)
 const undisturbed = life.steps
 
 t.test('the steps of an application come in the order that DESIGN.md gives them', async (t) => {
@@ -212,7 +217,7 @@ async function dieAt(t: Test, at: number, moment: Moment): Promise<void> {
   const where = `${moment} step ${at}, ${undisturbed[at - 1]}`
   const dead = new Life(at, moment)
   life = dead
-  await deliverAndStart(++generation)
+  deliverAndStart(++generation)
   await rig.until(() => dead.isOver)
   await rig.kill()
   t.same(dead.steps, undisturbed.slice(0, at), `${where}: what came before`)
@@ -223,7 +228,7 @@ async function dieAt(t: Test, at: number, moment: Moment): Promise<void> {
   const look = rig.stream.atEpochBoundary(async () => imageFault())
   if (intent > appliedEpoch) await t.rejects(look, { code: 'BETWEEN_EPOCHS' }, `${where}: no state is shown`)
   else t.equal(await look, '', `${where}: what is shown is a state`)
-  await rig.until(() => isAtRest(generation))
+  await endInPeace(generation)
   t.equal(dead.steps.length, at, `${where}: nothing was done after the end`)
   t.match(stored(), { generation, appliedEpoch: epochCount, consistent: true, intent: 0 }, where)
   t.equal(imageFault(), '', `${where}: both images are those of the last epoch`)
