@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The few file calls Node does not have: punching holes, zeroing ranges, dropping what is cached, a sync that may be believed,
-// locking a file, copying from file to file. A separate, stateless addon, so that worker threads can load it.
+// locking a file, copying from file to file, where memory lies. A separate, stateless addon, so that worker threads can load it.
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
@@ -216,11 +216,28 @@ napi_value copy_range(napi_env env, napi_callback_info info) {
   return promise;
 }
 
+// misalignment(buffer): so far behind a multiple of 4096 its memory begins.
+napi_value misalignment(napi_env env, napi_callback_info info) {
+  napi_value argument;
+  size_t given = 1;
+  void* data = nullptr;
+  size_t length = 0;
+  if (napi_get_cb_info(env, info, &given, &argument, nullptr, nullptr) != napi_ok || given < 1 ||
+      napi_get_buffer_info(env, argument, &data, &length) != napi_ok) {
+    napi_throw_type_error(env, "EINVAL", "a buffer was expected");
+    return nullptr;
+  }
+  napi_value result;
+  napi_create_int64(env, static_cast<int64_t>(reinterpret_cast<uintptr_t>(data) % 4096), &result);
+  return result;
+}
+
 napi_value initialize(napi_env env, napi_value exports) {
   const napi_property_descriptor properties[] = {
       {"punchHole", nullptr, punch_hole, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"nextData", nullptr, next_data, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"copyRange", nullptr, copy_range, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
+      {"misalignment", nullptr, misalignment, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"dropCache", nullptr, drop_cache, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"syncData", nullptr, sync_data, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"lock", nullptr, lock_file, nullptr, nullptr, nullptr, napi_enumerable, nullptr},

@@ -9,9 +9,8 @@ import { partHeaderLayout, placeOf, writeHeader } from './part-header.js'
 import { assertRecord, DIGEST_SINCE_VERSION, groupFrames, payloadOf, writeIndex } from './part-index.js'
 
 export interface EncodedPart {
-  /** The file, in order. Pieces of the area it was given. */
-  readonly bytes: readonly Buffer[]
-  readonly lengthBytes: number
+  /** The file: the beginning of the area it was given. */
+  readonly bytes: Buffer
   /** 16 bytes: `previousTag` of the part that follows. */
   readonly tag: Buffer
   /** Payload bytes before and after compression. */
@@ -70,8 +69,7 @@ export function encodePart(
   const stored = frames.map((frame) => frame.stored)
   const sealed = sealPart(headerBytes, stored, index.stored, streamSecret, area)
   const { bytes, tag } = sealed
-  const lengthBytes = bytes.reduce((sum, piece) => sum + piece.length, 0)
-  return { bytes, lengthBytes, tag, rawBytes: rawLength, compressedBytes: dataLength }
+  return { bytes, tag, rawBytes: rawLength, compressedBytes: dataLength }
 }
 
 /** The sealing alone, of a header and sections that are ready. It checks nothing: tests seal nonsense with it. */
@@ -81,7 +79,7 @@ export function sealPart(
   index: Buffer,
   streamSecret: Buffer,
   area?: Buffer,
-): { bytes: Buffer[]; tag: Buffer } {
+): { bytes: Buffer; tag: Buffer } {
   const { offset, size } = partHeaderLayout.salt
   const key = deriveFileKey(streamSecret, header.subarray(offset, offset + size), placeOf(header))
   const sections = [...frames, index]
@@ -100,7 +98,7 @@ export function sealPart(
   const end = tagsAt + tagBytes
   const { tag } = seal(key, section.trailer, 0, Buffer.concat([header, bytes.subarray(tagsAt, end)]), Buffer.alloc(0))
   tag.copy(bytes, end)
-  return { bytes: [bytes.subarray(0, end + TAG_BYTES)], tag }
+  return { bytes: bytes.subarray(0, end + TAG_BYTES), tag }
 }
 
 function assertHeader(header: PartHeader): void {

@@ -1,3 +1,4 @@
+import { alignedBuffer } from '../block/aligned-buffer.js'
 import { PART_FILE_LIMIT } from '../replication-file/limits.js'
 import { EPOCH_COPY_LIMIT, EPOCH_JOURNAL_LIMIT } from './pack-job.js'
 
@@ -32,12 +33,12 @@ export class PackMemory {
     return this.#copy
   }
 
-  /** PART_FILE_LIMIT bytes until they are given back, as soon as there are some. */
+  /** PART_FILE_LIMIT bytes, aligned, until they are given back, as soon as there are some. */
   async takePart(): Promise<Buffer> {
     while (this.#partsInUse === PART_AREA_COUNT) await new Promise<void>((resolve) => this.#waiting.push(resolve))
     this.#partsInUse += 1
     clearTimeout(this.#idle)
-    return this.#parts.pop() ?? Buffer.allocUnsafeSlow(PART_FILE_LIMIT)
+    return this.#parts.pop() ?? alignedBuffer(PART_FILE_LIMIT)
   }
 
   givePart(area: Buffer): void {

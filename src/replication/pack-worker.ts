@@ -101,7 +101,7 @@ async function writeParts(
         const encoded = encodePart(header, group, secret, area)
         const name = partFileName(header)
         writing.begin(name, encoded.bytes, () => memory.givePart(area))
-        parts.push({ name, lengthBytes: encoded.lengthBytes })
+        parts.push({ name, lengthBytes: encoded.bytes.length })
         previousTag = encoded.tag
         compressedBytes += encoded.compressedBytes
       } catch (error) {

@@ -304,7 +304,7 @@ t.test('the n-th call of each kind fails, in each process a write passes through
     {
       title: 'source buffer',
       pid: packer,
-      calls: ['write'],
+      calls: ['pwrite64'],
       paths: (parts) => parts.map((name) => join(files, `${name}.tmp`)),
     },
     {

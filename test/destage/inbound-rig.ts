@@ -145,7 +145,7 @@ export class InboundRig {
       ...more.header,
     }
     const { bytes, tag } = encodePart(header, records, more.secret ?? this.secret)
-    return { name: partFileName(header), bytes: Buffer.concat(bytes), tag }
+    return { name: partFileName(header), bytes, tag }
   }
 
   /** Epochs 1 to `count`, epoch n filling the first block with n. */

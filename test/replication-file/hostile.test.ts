@@ -16,7 +16,7 @@ import { writeIndex } from '../../src/replication-file/part-index.js'
 import { writeRangeDigest } from '../../src/replication-file/range-digest.js'
 import { codeOf, pairingSecret, randomWrite, sampleHeader, sampleRecords, streamSecret, write } from './samples.js'
 
-const sample = Buffer.concat(encodePart(sampleHeader, sampleRecords, streamSecret).bytes)
+const sample = encodePart(sampleHeader, sampleRecords, streamSecret).bytes
 const decode = (bytes: Buffer, expected: Partial<PartPlace> = {}) => decodePart(bytes, streamSecret, { expected })
 
 t.test('a file cut at any length is refused (R5)', async (t) => {
@@ -86,7 +86,7 @@ t.test('a place rewritten by somebody without the key breaks the seal', async (t
 })
 
 t.test("another stream's content under this header breaks the seal", async (t) => {
-  const other = Buffer.concat(encodePart({ ...sampleHeader, generation: 2 }, sampleRecords, streamSecret).bytes)
+  const other = encodePart({ ...sampleHeader, generation: 2 }, sampleRecords, streamSecret).bytes
   const mixed = Buffer.concat([sample.subarray(0, 256), other.subarray(256)])
   t.equal(
     codeOf(() => decode(mixed)),
@@ -96,7 +96,7 @@ t.test("another stream's content under this header breaks the seal", async (t) =
 
 t.test('frames swapped, dropped or doubled break the seal', async (t) => {
   const records = Array.from({ length: 3 }, (_, at) => randomWrite(at * MiB, MiB))
-  const file = Buffer.concat(encodePart(sampleHeader, records, streamSecret).bytes)
+  const file = encodePart(sampleHeader, records, streamSecret).bytes
   const { frameCount, indexLength } = peekHeader(file)
   t.equal(frameCount, 3)
   const frame = (at: number) => file.subarray(256 + at * MiB, 256 + (at + 1) * MiB)
@@ -388,5 +388,5 @@ function forge(forgery: Forgery): Buffer {
     else header.writeUIntLE(Number(value), offset, size)
   }
   forgery.changeHeader?.(header)
-  return Buffer.concat(sealPart(header, frames, index, streamSecret).bytes)
+  return sealPart(header, frames, index, streamSecret).bytes
 }

@@ -1,5 +1,6 @@
+import { execFileSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync, statfsSync } from 'node:fs'
 import { open, readFile, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import t from 'tap'
@@ -32,6 +33,38 @@ t.test('a file is copied whole, also to another file system, where the kernel co
       t.equal(told, length, 'and as many were told of')
     }
   }
+})
+
+t.test('a file system that shares blocks is not made to hold the file twice', async (t) => {
+  const folder = scratchFolder(t, 'source-file')
+  const disk = join(folder, 'disk')
+  const image = join(folder, 'image')
+  mkdirSync(disk)
+  await writeFile(image, '')
+  await truncate(image, 400 * MiB)
+  execFileSync('mkfs.xfs', ['-q', '-m', 'reflink=1', image])
+  execFileSync('mount', ['-o', 'loop', image, disk])
+  t.teardown(() => execFileSync('umount', [disk]))
+  const content = randomBytes(20 * MiB + 9)
+  await writeFile(join(disk, 'from'), content)
+  execFileSync('sync', ['-f', disk])
+  const freeBytes = (): number => {
+    const { bfree, bsize } = statfsSync(disk)
+    return bfree * bsize
+  }
+  const before = freeBytes()
+  const source = await SourceFile.open(join(disk, 'from'))
+  const target = await open(join(disk, 'to'), 'w')
+  await source.copyTo(target, never)
+  await target.sync()
+  await target.close()
+  t.ok((await readFile(join(disk, 'to'))).equals(content))
+  t.ok(before - freeBytes() < 2 * MiB, `${before - freeBytes()} bytes less`)
+  await truncate(join(disk, 'from'), MiB)
+  const again = await open(join(disk, 'to'), 'w')
+  await t.rejects(source.copyTo(again, never), { code: 'SOURCE_FILE' }, 'a file that became shorter')
+  await again.close()
+  await source.close()
 })
 
 t.test('whether reading or writing fails is told apart', async (t) => {

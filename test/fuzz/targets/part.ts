@@ -28,8 +28,8 @@ import type { FuzzTarget, OpenTarget } from '../target.js'
  */
 export const part: OpenTarget = (): FuzzTarget => ({
   seeds: () => [
-    Buffer.concat([Buffer.of(0), ...encodePart(sampleHeader, sampleRecords, streamSecret).bytes]),
-    Buffer.concat([Buffer.of(0), ...encodePart(sampleHeader, digestRecords, streamSecret).bytes]),
+    Buffer.concat([Buffer.of(0), encodePart(sampleHeader, sampleRecords, streamSecret).bytes]),
+    Buffer.concat([Buffer.of(0), encodePart(sampleHeader, digestRecords, streamSecret).bytes]),
     Buffer.concat([Buffer.of(0), readFileSync(join(repositoryRoot, 'test/fixtures/replication-file/part-v1.tmr'))]),
     clear([write(0, Buffer.alloc(4096, 7))], false),
     clear([write(0, Buffer.alloc(4096, 7))], true),
@@ -118,5 +118,5 @@ function sealed(input: Buffer): Buffer {
     put('dataLength', from)
     put('fileLength', PART_HEADER_BYTES + from + index.length + 16 * (frames.length + 2))
   }
-  return Buffer.concat(sealPart(header, frames, index, streamSecret).bytes)
+  return sealPart(header, frames, index, streamSecret).bytes
 }
