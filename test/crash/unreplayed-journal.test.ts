@@ -6,10 +6,12 @@ import { readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import type { VolumeView } from '../../src/api/agent-operations.js'
+import { MiB } from '../../src/block/units.js'
 import { Agent, flush, mirror, pair } from '../fixtures/agent.js'
 import { bufferFolder } from '../fixtures/lost-journal.js'
 import { scratchFolder } from '../fixtures/paths.js'
 import { command, difference, farPath, type Sites } from '../fixtures/sites.js'
+import { mountSmallDisk } from '../fixtures/small-disk.js'
 
 const folder = scratchFolder(t, 'unreplayed-journal')
 const config = join(folder, 'source.yaml')
@@ -127,6 +129,44 @@ t.test(
     t.equal(texts.length, 4)
   },
 )
+
+t.test('a disk has room for some of what the journal has: the rest alone is lost, and told', async (t) => {
+  const name = 'some'
+  const disk = await mountSmallDisk(8 * MiB)
+  t.teardown(() => disk.unmount())
+  const { device, path } = await source.volume(disk.directory, name, '4MiB')
+  await mirror(source, name, [name])
+  await command('dd', 'if=/dev/urandom', `of=${flushed}`, 'bs=1M', 'count=4', 'iflag=fullblock', 'status=none')
+  for (const place of ['0', '1', '2', '3']) {
+    const range = ['bs=1M', 'count=1', `skip=${place}`, `seek=${place}`, 'conv=notrunc,fsync', 'status=none']
+    await command('dd', `if=${flushed}`, `of=${device}`, ...range)
+  }
+  await source.killWithDevices()
+  await command('dd', 'if=/dev/zero', `of=${path}`, 'bs=1M', 'count=4', 'conv=notrunc,fsync', 'status=none')
+  await command('fallocate', '--punch-hole', '--offset', '1MiB', '--length', '1MiB', path)
+  await t.rejects(command('dd', 'if=/dev/zero', `of=${join(disk.directory, 'filler')}`, 'bs=4k'), /No space left/)
+
+  await source.start()
+  t.match(await source.streamStatus(name), { state: 'failed' })
+  t.match(await source.run('stream', 'initialize', name), { code: 1, errorCode: 'JOURNAL_NOT_REPLAYED' })
+  // The replay that is tried ends where there is no room.
+  await t.rejects(command('cmp', '--ignore-initial=3MiB', flushed, path), 'the end is not there yet')
+  await source.cli('stream', 'initialize', name, '--discard-journal')
+  const again = await source.until(
+    () => deviceOf(name),
+    (device) => device !== null,
+  )
+  const same = ['0', '1', '2', '3'].map((place) =>
+    command('cmp', '--bytes=1MiB', `--ignore-initial=${place}MiB`, flushed, again!).then(
+      () => true,
+      () => false,
+    ),
+  )
+  t.same(await Promise.all(same), [true, false, true, true])
+  const told = (await source.events()).filter(({ code, object }) => code === 'JOURNAL_DISCARDED' && object === name)
+  t.equal(told.length, 1)
+  t.match(told[0]?.text, /last to some and was in the journal alone is lost: .*ENOSPC/)
+})
 
 t.test('the pairing of a stream is lost with the state directory of its machine', async (t) => {
   const name = 'unpaired'
