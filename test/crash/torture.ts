@@ -36,6 +36,7 @@ const sameAsInTests = [
   'hung-inbox',
   'ftp-server',
   'failed-commit',
+  'power-cut-parts',
   'failed-stream',
   'source-numbers',
 ]
