@@ -67,7 +67,7 @@
     },
     {
       "target_name": "tidemark_file",
-      "sources": ["native/binding/file_binding.cc", "native/sys/data_sync.cc"],
+      "sources": ["native/binding/file_binding.cc", "native/sys/data_sync.cc", "native/sys/write_many.cc"],
       "defines": ["NAPI_VERSION=8"]
     },
     {

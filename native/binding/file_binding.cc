@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The few file calls Node does not have: punching holes, zeroing ranges, dropping what is cached, a sync that may be believed,
-// locking a file, copying from file to file, where memory lies. A separate, stateless addon, so that worker threads can load it.
+// locking a file, copying from file to file, writing in many places at once, where memory lies. A separate, stateless addon, so that worker threads can load it.
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
@@ -14,8 +14,10 @@
 #include <algorithm>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "../sys/data_sync.h"
+#include "../sys/write_many.h"
 
 namespace {
 
@@ -232,6 +234,39 @@ napi_value misalignment(napi_env env, napi_callback_info info) {
   return result;
 }
 
+// writeMany(fd, payloads, offsets): each of the buffers at its offset, in any order; see write_many.h.
+napi_value write_many(napi_env env, napi_callback_info info) {
+  napi_value arguments[3];
+  size_t given = 3;
+  int64_t fd;
+  uint32_t count = 0;
+  uint32_t offset_count = 0;
+  const auto refuse = [env] {
+    napi_throw_type_error(env, "EINVAL", "a descriptor, buffers and as many offsets were expected");
+    return nullptr;
+  };
+  if (napi_get_cb_info(env, info, &given, arguments, nullptr, nullptr) != napi_ok || given < 3 ||
+      napi_get_value_int64(env, arguments[0], &fd) != napi_ok ||
+      napi_get_array_length(env, arguments[1], &count) != napi_ok ||
+      napi_get_array_length(env, arguments[2], &offset_count) != napi_ok || count != offset_count) {
+    return refuse();
+  }
+  std::vector<tidemark::FileWrite> writes(count);
+  for (uint32_t at = 0; at < count; at++) {
+    napi_value payload, offset;
+    void* bytes = nullptr;
+    if (napi_get_element(env, arguments[1], at, &payload) != napi_ok ||
+        napi_get_element(env, arguments[2], at, &offset) != napi_ok ||
+        napi_get_buffer_info(env, payload, &bytes, &writes[at].length) != napi_ok ||
+        napi_get_value_int64(env, offset, &writes[at].offset) != napi_ok || writes[at].offset < 0) {
+      return refuse();
+    }
+    writes[at].bytes = static_cast<const uint8_t*>(bytes);
+  }
+  const int error = tidemark::writeMany(static_cast<int>(fd), writes.data(), writes.size());
+  return error == 0 ? nullptr : throw_errno(env, "write", error);
+}
+
 napi_value initialize(napi_env env, napi_value exports) {
   const napi_property_descriptor properties[] = {
       {"punchHole", nullptr, punch_hole, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
@@ -240,6 +275,7 @@ napi_value initialize(napi_env env, napi_value exports) {
       {"misalignment", nullptr, misalignment, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"dropCache", nullptr, drop_cache, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"syncData", nullptr, sync_data, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
+      {"writeMany", nullptr, write_many, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"lock", nullptr, lock_file, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
   };
   napi_define_properties(env, exports, sizeof properties / sizeof properties[0], properties);

@@ -5,6 +5,7 @@ import { serveCalls } from '../block/worker-calls.js'
 import { type DecodedPart, decodePart } from '../replication-file/decode-part.js'
 import type { PartPlace, PartRecord } from '../replication-file/part.js'
 import { Backing } from '../volume/backing.js'
+import { GatheredWrites } from '../volume/gathered-writes.js'
 import { readArrival } from './arrival-file.js'
 import { compareDigests, type DigestRecord } from './compare-digests.js'
 import type { ApplyJob, ApplyResult, Declaration, VerifyJob, VerifyResult } from './destage-job.js'
@@ -49,8 +50,9 @@ function apply(job: ApplyJob): ApplyResult {
   let compared: ApplyResult['compared'] = null
   try {
     for (const { index, path } of job.images) backings.set(index, new Backing(path, 'write'))
-    for (const { records } of parts) for (const record of records) writtenBytes += applyRecord(record, backings)
-    for (const backing of backings.values()) backing.sync()
+    const writes = new Map([...backings].map(([index, backing]) => [index, new GatheredWrites(backing)]))
+    for (const { records } of parts) for (const record of records) writtenBytes += applyRecord(record, writes)
+    for (const each of writes.values()) each.sync()
     compared = compareDigests(digestsOf(parts), job.images, backings)
   } finally {
     for (const backing of backings.values()) backing.close()
@@ -129,12 +131,12 @@ function openAgain(file: string, job: ApplyJob, place: Pick<PartPlace, 'epoch' |
   }
 }
 
-function applyRecord(record: PartRecord, backings: ReadonlyMap<number, Backing>): number {
+function applyRecord(record: PartRecord, images: ReadonlyMap<number, GatheredWrites>): number {
   if (record.kind === 'volume' || record.kind === 'marker' || record.kind === 'digest') return 0
-  const backing = backings.get(record.volume)
-  assert(backing)
-  if (record.kind === 'write') backing.write(record.offset, record.payload)
-  else backing.zero(record.offset, record.lengthBytes)
+  const image = images.get(record.volume)
+  assert(image)
+  if (record.kind === 'write') image.write(record.offset, record.payload)
+  else image.zero(record.offset, record.lengthBytes)
   return record.kind === 'write' ? record.payload.length : 0
 }
 

@@ -9,6 +9,11 @@ interface FileCalls {
   dropCache(fd: number): void
   /** What the file holds is durable: an fdatasync that may be believed. Blocks the thread. */
   syncData(fd: number): void
+  /**
+   * Each payload at its offset, in any order, several at once where that is faster. No two may touch the same bytes. Each is tried,
+   * whatever becomes of the others. Blocks the thread.
+   */
+  writeMany(fd: number, payloads: readonly Uint8Array[], offsets: readonly number[]): void
   /** An exclusive advisory lock that ends with the descriptor; false when another process holds it. */
   lock(fd: number): boolean
 }

@@ -46,6 +46,7 @@ function salvage({ journal, volumes }: ReplayJob): Salvaged {
   } catch (error) {
     journalFailure = String(error)
   } finally {
+    replay.flush()
     replay.close()
   }
   for (const volume of volumes) {

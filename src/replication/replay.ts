@@ -1,6 +1,7 @@
 import type { JournalRecord } from '../journal/reader.js'
 import { damaged } from '../journal/segment-file.js'
 import type { Backing } from '../volume/backing.js'
+import { GatheredWrites } from '../volume/gathered-writes.js'
 import type { VolumeFile } from './volume-file.js'
 
 interface Extent {
@@ -9,8 +10,16 @@ interface Extent {
   readonly lengthBytes: number
 }
 
+interface Target {
+  readonly backing: Backing
+  readonly writes: GatheredWrites
+  readonly sizeBytes: number
+}
+
 /**
  * Writes journal records onto the backings again. Idempotent: a record that is there already is written once more.
+ *
+ * What is applied is written when it is flushed or synced, at the latest.
  *
  * A checksum is no seal: what no host can have written, because there is no such volume or it ends before, is damage.
  *
@@ -22,17 +31,18 @@ export function replayOnto(
   onFailed: (volume: number, error: unknown) => void = (_, error) => {
     throw error
   },
-): { apply: (record: JournalRecord) => void; sync: () => void; close: () => void } {
-  const open = new Map<number, { readonly backing: Backing; readonly sizeBytes: number }>()
-  const target = ({ volume, offset, lengthBytes }: Extent): Backing => {
-    const { backing, sizeBytes } = open.get(volume) ?? begin(volume)
+): { apply: (record: JournalRecord) => void; flush: () => void; sync: () => void; close: () => void } {
+  const open = new Map<number, Target>()
+  const target = ({ volume, offset, lengthBytes }: Extent): GatheredWrites => {
+    const { backing, writes, sizeBytes } = open.get(volume) ?? begin(volume)
     if (offset + lengthBytes > sizeBytes) throw damaged(backing.path, 'the journal has a write beyond its end')
-    return backing
+    return writes
   }
-  const begin = (index: number): { readonly backing: Backing; readonly sizeBytes: number } => {
+  const begin = (index: number): Target => {
     const volume = volumes.find((candidate) => candidate.index === index)
     if (!volume) throw damaged(`volume ${index}`, 'the journal names it, and the stream does not have it')
-    const opened = { backing: openBacking(volume.path), sizeBytes: volume.sizeBytes }
+    const backing = openBacking(volume.path)
+    const opened = { backing, writes: new GatheredWrites(backing), sizeBytes: volume.sizeBytes }
     open.set(index, opened)
     return opened
   }
@@ -51,8 +61,11 @@ export function replayOnto(
         else target(record).zero(record.offset, record.lengthBytes)
       })
     },
+    flush: () => {
+      for (const [volume, { writes }] of open) attempt(volume, () => writes.flush())
+    },
     sync: () => {
-      for (const [volume, { backing }] of open) attempt(volume, () => backing.sync())
+      for (const [volume, { writes }] of open) attempt(volume, () => writes.sync())
     },
     close: () => {
       for (const { backing } of open.values()) backing.close()

@@ -49,6 +49,11 @@ export class Backing {
     }
   }
 
+  /** Each payload at its offset, in any order. No two may touch the same bytes. Each is tried, whatever becomes of the others. */
+  writeMany(payloads: readonly Uint8Array[], offsets: readonly number[]): void {
+    this.#try('write', () => fileCalls.writeMany(this.#fd, payloads, offsets))
+  }
+
   /** Reads as zeros afterwards, and frees the space where the file system can. */
   zero(offset: number, lengthBytes: number): void {
     this.#try('zero', () => fileCalls.punchHole(this.#fd, offset, lengthBytes))

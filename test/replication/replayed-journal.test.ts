@@ -103,6 +103,7 @@ t.test(
       const replay = replayOnto([{ index: 0, path, sizeBytes: 65536 }], (file) => new Backing(file, 'write'))
       const place = { directory, journalId, segmentBytes, checkpointLsn: lsn(0n), incarnation: 2, afterPowerCut: false }
       t.throws(() => recoverJournal({ ...place, apply: replay.apply }), { code: 'JOURNAL_DAMAGED' }, title)
+      replay.flush()
       replay.close()
       const after = readFileSync(path)
       t.equal(after.length, 65536, title)
