@@ -1,3 +1,4 @@
+import { MiB } from '../block/units.js'
 import type { JournalRecord } from '../journal/reader.js'
 import { damaged } from '../journal/segment-file.js'
 import type { Backing } from '../volume/backing.js'
@@ -9,6 +10,9 @@ interface Extent {
   readonly offset: number
   readonly lengthBytes: number
 }
+
+/** Gathered over so much of the journal at the most: a payload keeps in memory all that was read with it. */
+const gatheredLsns = BigInt(16 * MiB)
 
 interface Target {
   readonly backing: Backing
@@ -53,17 +57,24 @@ export function replayOnto(
       onFailed(volume, error)
     }
   }
+  const flush = (): void => {
+    for (const [volume, { writes }] of open) attempt(volume, () => writes.flush())
+  }
+  let flushedLsn: bigint | undefined
   return {
     apply: (record) => {
       if (record.type === 'marker') return
+      flushedLsn ??= record.lsn
+      if (record.lsn - flushedLsn >= gatheredLsns) {
+        flush()
+        flushedLsn = record.lsn
+      }
       attempt(record.volume, () => {
         if (record.type === 'write') target(record).write(record.offset, record.payload)
         else target(record).zero(record.offset, record.lengthBytes)
       })
     },
-    flush: () => {
-      for (const [volume, { writes }] of open) attempt(volume, () => writes.flush())
-    },
+    flush,
     sync: () => {
       for (const [volume, { writes }] of open) attempt(volume, () => writes.sync())
     },

@@ -1,8 +1,9 @@
 import { readFileSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { lsn } from '../../src/block/units.js'
+import { lsn, MiB, volumeIndex } from '../../src/block/units.js'
 import type { Intercept, JournalOptions } from '../../src/intercept/addon.js'
+import type { JournalRecord } from '../../src/journal/reader.js'
 import { recoverJournal } from '../../src/journal/recovery.js'
 import { RecordedVolumes } from '../../src/replication/recorded-volumes.js'
 import { replayOnto } from '../../src/replication/replay.js'
@@ -114,3 +115,24 @@ t.test(
     }
   },
 )
+
+t.test('a write to a volume that is seldom written does not wait for the end of the journal', (t) => {
+  const written: string[] = []
+  const backing = (path: string): Backing =>
+    ({
+      path,
+      writeMany: (payloads: Uint8Array[]) => void written.push(`${path} ${payloads.length}`),
+    }) as unknown as Backing
+  const volumes = ['seldom', 'often'].map((path, index) => ({ index, path, sizeBytes: MiB }))
+  const replay = replayOnto(volumes, backing)
+  const payload = Buffer.alloc(65_536)
+  const stamp = { type: 'write', offset: 0, lengthBytes: payload.length, payload, timeNs: 0n } as const
+  const apply = (volume: number, at: number): void =>
+    replay.apply({ ...stamp, volume: volumeIndex(volume), lsn: lsn(BigInt(at)) } as JournalRecord)
+  apply(0, 4096)
+  for (let at = 1; at <= 15; at++) apply(1, at * MiB)
+  t.same(written, [], 'one place, written again and again')
+  apply(1, 17 * MiB)
+  t.same(written, ['seldom 1', 'often 1'])
+  t.end()
+})
