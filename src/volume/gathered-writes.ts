@@ -11,6 +11,8 @@ const largeBytes = 256 * KiB
 /**
  * Writes to one backing that wait for each other only where they overlap. What one that is gathered would write is left out when
  * another takes its very place. Payloads must not change until they are flushed.
+ *
+ * A call that throws has done its own part, too: what fails may be one that was gathered before.
  */
 export class GatheredWrites {
   readonly #backing: Backing
@@ -27,8 +29,7 @@ export class GatheredWrites {
   /** @throws StorageError as flush() */
   write(offset: number, bytes: Uint8Array): void {
     if (bytes.length >= largeBytes) {
-      this.flush()
-      this.#backing.write(offset, bytes)
+      this.#afterFlush(() => this.#backing.write(offset, bytes))
       return
     }
     const first = Math.floor(offset / blockBytes)
@@ -38,22 +39,15 @@ export class GatheredWrites {
       this.#payloads[same] = bytes
       return
     }
-    for (let block = first; block <= last; block++) {
-      if (!this.#touched.has(block)) continue
-      this.flush()
-      break
-    }
-    for (let block = first; block <= last; block++) this.#touched.set(block, this.#payloads.length)
-    this.#payloads.push(bytes)
-    this.#offsets.push(offset)
-    this.#gatheredBytes += bytes.length
+    const gather = (): void => this.#gather(offset, bytes, first, last)
+    if (this.#touches(first, last)) this.#afterFlush(gather)
+    else gather()
     if (this.#payloads.length === writeLimit || this.#gatheredBytes >= gatheredLimitBytes) this.flush()
   }
 
   /** Reads as zeros behind what was written before. @throws StorageError as flush() */
   zero(offset: number, lengthBytes: number): void {
-    this.flush()
-    this.#backing.zero(offset, lengthBytes)
+    this.#afterFlush(() => this.#backing.zero(offset, lengthBytes))
   }
 
   /** All are written when this returns; all were tried when it throws. @throws StorageError BACKING_FULL, BACKING_UNAVAILABLE */
@@ -72,5 +66,25 @@ export class GatheredWrites {
   sync(): void {
     this.flush()
     this.#backing.sync()
+  }
+
+  #afterFlush(action: () => void): void {
+    try {
+      this.flush()
+    } finally {
+      action()
+    }
+  }
+
+  #touches(first: number, last: number): boolean {
+    for (let block = first; block <= last; block++) if (this.#touched.has(block)) return true
+    return false
+  }
+
+  #gather(offset: number, bytes: Uint8Array, first: number, last: number): void {
+    for (let block = first; block <= last; block++) this.#touched.set(block, this.#payloads.length)
+    this.#payloads.push(bytes)
+    this.#offsets.push(offset)
+    this.#gatheredBytes += bytes.length
   }
 }

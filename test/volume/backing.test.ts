@@ -89,5 +89,17 @@ t.test('of writes that are gathered each is tried, and the failure of one is tol
   writes.write(0, Buffer.alloc(512, 2))
   t.throws(() => writes.flush(), { code: 'BACKING_UNAVAILABLE', message: /File too large/ })
   t.ok(readFileSync(file).equals(Buffer.alloc(512, 2)))
+  // Who overlaps, is large, or zeros finds out, and is done nevertheless.
+  for (const [fill, act] of [
+    [3, () => writes.write(0, Buffer.alloc(4096, 3))],
+    [4, () => writes.write(0, Buffer.alloc(MiB, 4))],
+    [0, () => writes.zero(0, MiB)],
+  ] as const) {
+    writes.write(2 ** 62, Buffer.alloc(512, 1))
+    writes.write(0, Buffer.alloc(512, 2))
+    t.throws(act, { code: 'BACKING_UNAVAILABLE' })
+    writes.flush()
+    t.equal(readFileSync(file)[0], fill)
+  }
   writes.sync()
 })
