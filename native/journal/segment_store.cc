@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include "../sys/crc32c.h"
 #include "../sys/data_sync.h"
@@ -19,7 +20,13 @@
 namespace tidemark {
 namespace {
 
-constexpr uint64_t kWriteOutBytes = 1 << 16;
+/**
+ * One page of a folio of the page cache that is stored into makes all of it dirty, and a folio is as large as the write that
+ * made it: a sync of one record writes so much, and each first store into a page looks at all of it.
+ */
+constexpr uint64_t kWriteOutBytes = 1 << 14;
+/** A busy journal keeps no more than this of what comes back. */
+constexpr uint64_t kBusySpareBytes = uint64_t{1} << 30;
 /** What fills a segment faster than this is busy. */
 constexpr auto kBusy = std::chrono::seconds(10);
 constexpr size_t kSegmentNameLength = 20;  // 16 hexadecimal digits and ".seg"
@@ -164,13 +171,18 @@ Result<void> SegmentStore::scan(uint64_t startBase) {
   return beyond.empty() ? Result<void>() : syncDirectory();
 }
 
+/** As many as were needed from one trim to the next: a segment that is made is written twice. Under mutex_. */
+uint64_t SegmentStore::busySpares() const {
+  return std::max<uint64_t>(options_.spareSegments, std::min(takenBetweenTrims_, kBusySpareBytes / options_.segmentBytes));
+}
+
 /** Make a segment file a spare, or remove it when there are enough: its new name, or nothing. */
 std::string SegmentStore::setAside(const std::string& name) {
   bool keep = false;
   std::string spare;
   {
     std::lock_guard lock(mutex_);
-    keep = busy_ ? spares_.size() < options_.spareSegments : spares_.size() + ready_.size() < 1;
+    keep = busy_ ? spares_.size() < busySpares() : spares_.size() + ready_.size() < 1;
     spare = "spare-" + std::to_string(spareNumber_++) + ".seg";
   }
   if (keep && ::renameat(directory_.get(), name.c_str(), directory_.get(), spare.c_str()) == 0) return spare;
@@ -294,6 +306,7 @@ MappedSegment* SegmentStore::next() {
   const auto now = std::chrono::steady_clock::now();
   busy_ = !live_.empty() && now - takenAt_ < kBusy;
   takenAt_ = now;
+  takenSinceTrim_ += 1;
   ahead_.store(false, std::memory_order_relaxed);
   live_.push_back(std::move(ready_.front()));
   ready_.pop_front();
@@ -330,6 +343,9 @@ Result<void> SegmentStore::sync(uint64_t fromLsn, uint64_t toLsn) {
     }
   }
   for (const MappedSegment* segment : touched) {
+    const uint64_t end = segment->baseLsn + options_.segmentBytes;
+    segment->mapping->release(std::max(fromLsn, segment->baseLsn) - segment->baseLsn,
+                              std::min(toLsn, end) - segment->baseLsn);
     if (!segment->isBroken() && options_.system.fdatasync(segment->fd.get()) != 0) {
       return Error::fromErrno("JOURNAL_SYNC_FAILED", "sync of " + pathOf(segmentName(segment->baseLsn)), errno);
     }
@@ -365,6 +381,7 @@ void SegmentStore::trim(uint64_t belowLsn) {
       named_.erase(named_.begin());
     }
     if (trimmed_.empty()) return;
+    takenBetweenTrims_ = std::exchange(takenSinceTrim_, 0);
     backOff_ = false;
   }
   work_.notify_one();

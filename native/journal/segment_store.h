@@ -28,7 +28,8 @@
  *
  * A machine may have a thousand journals, most of them idle: one that was never appended to has no segment, one that is
  * appended to slowly has the open one, and one more from half of that on. Only what fills a segment within ten seconds
- * has `spareSegments` ready, and as many spares. What nobody took for a minute is given back.
+ * has `spareSegments` ready, and keeps as spares of what comes back with a trim as many as it needed since the one before, up
+ * to a GiB. What nobody took for a minute is given back.
  *
  * Lock `mutex_` guards every list and counter below. It is never held over a system call that can wait for the disk,
  * and no other lock of the journal is taken under it.
@@ -115,6 +116,7 @@ class SegmentStore {
   void prepareLoop();
   void askAhead();
   uint32_t wantedReady() const;
+  uint64_t busySpares() const;
   void giveBack(std::unique_lock<std::mutex>& lock);
   std::string setAside(const std::string& name);
   std::string pathOf(const std::string& name) const;
@@ -143,6 +145,8 @@ class SegmentStore {
   uint64_t spareNumber_ = 0;
   /** The next segment was asked for, since the open one was taken; set under mutex_, looked at without. */
   std::atomic<bool> ahead_{false};
+  uint64_t takenSinceTrim_ = 0;
+  uint64_t takenBetweenTrims_ = 0;
   /** The last segment was filled so fast that its successors must be there. */
   bool busy_ = false;
   std::chrono::steady_clock::time_point takenAt_ = std::chrono::steady_clock::now();

@@ -3,6 +3,7 @@
 
 #include <signal.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <array>
 #include <atomic>
@@ -111,6 +112,13 @@ SharedMapping::~SharedMapping() {
     set(place_, 0, 0);
   }
   munmap(memory_, bytes_);
+}
+
+void SharedMapping::release(size_t from, size_t to) {
+  static const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  from -= from % page;
+  to -= to % page;
+  if (from < to) madvise(memory_ + from, to - from, MADV_DONTNEED);
 }
 
 bool SharedMapping::isBroken() const {

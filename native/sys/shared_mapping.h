@@ -29,6 +29,12 @@ class SharedMapping {
   uint8_t* memory() const { return memory_; }
   /** A thread that has stored something, and sees false then, has stored it in the file's pages. */
   bool isBroken() const;
+  /**
+   * The whole pages in [from, to) are written out next, and nobody stores there meanwhile: they leave this mapping at once,
+   * with what was stored in them. Otherwise the write-out takes the right to write from one page after the other, and for
+   * each interrupts every processor that runs a thread of this process. Who touches one of them again has it back.
+   */
+  void release(size_t from, size_t to);
 
  private:
   SharedMapping(uint8_t* memory, size_t bytes, MappingPlace& place) : memory_(memory), bytes_(bytes), place_(place) {}

@@ -10,6 +10,7 @@
 #include <csignal>
 #include <cstdio>
 #include <memory>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -109,4 +110,33 @@ TEST("a bus error anywhere else ends the process, as without any mapping") {
           *static_cast<volatile uint8_t*>(other) = 7;
         }) != 0);
   CHECK(outcomeOf([] { kill(getpid(), SIGBUS); }) != 0);
+}
+
+TEST("what is released leaves the mapping whole and at once, and is in the file; the pages at its ends stay") {
+  test::TemporaryFolder folder;
+  const UniqueFd file = makeFile(folder, "file");
+  const auto mapping = SharedMapping::map(file.get(), kBytes, 0).take();
+  for (size_t at = 0; at < kBytes; at += 4096) store(*mapping, at + 5);
+  const auto resident = [&] {
+    std::vector<uint64_t> entries(kBytes / 4096);
+    const UniqueFd pagemap(open("/proc/self/pagemap", O_RDONLY));
+    const auto at = static_cast<off_t>(reinterpret_cast<uintptr_t>(mapping->memory()) / 4096 * 8);
+    CHECK(pread(pagemap.get(), entries.data(), kBytes / 512, at) == kBytes / 512);
+    std::string there;
+    for (const uint64_t entry : entries) there += (entry >> 63) != 0 ? 'm' : '-';
+    return there;
+  };
+  CHECK(resident() == "mmmmmmmmmmmmmmmm");
+  mapping->release(4096 + 64, 3 * 4096 - 64);
+  CHECK(resident() == "m-mmmmmmmmmmmmmm");
+  mapping->release(5 * 4096 - 64, 5 * 4096);
+  CHECK(resident() == "m-mm-mmmmmmmmmmm");
+  mapping->release(8192, 8192 + 64);
+  CHECK(resident() == "m-mm-mmmmmmmmmmm");
+  store(*mapping, 4096);
+  CHECK(resident() == "mmmm-mmmmmmmmmmm" && !mapping->isBroken());
+  std::vector<uint8_t> bytes(kBytes);
+  CHECK(pread(file.get(), bytes.data(), kBytes, 0) == kBytes);
+  for (size_t at = 0; at < kBytes; at += 4096) CHECK(bytes[at + 5] == 7);
+  CHECK(bytes[4096] == 7);
 }
