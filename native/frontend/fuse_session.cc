@@ -19,6 +19,7 @@
 #include "../sys/mount_point.h"
 #include "../sys/process_memory.h"
 #include "../sys/signals_blocked.h"
+#include "../sys/write_batch.h"
 #include "receive_buffer.h"
 
 namespace tidemark {
@@ -414,10 +415,59 @@ void FuseSession::write(Reply reply, const fuse_write_in& in, uint8_t* payload) 
   }
 }
 
+/** `arguments`: what is asked, and the name; so many bytes. */
+void FuseSession::answerBatches(const Reply& reply, const uint8_t* arguments, size_t length) {
+  constexpr size_t headBytes = sizeof(fuse_getxattr_in);
+  const bool isOurs = length >= headBytes + sizeof kWriteBatchName &&
+                      std::memcmp(arguments + headBytes, kWriteBatchName, sizeof kWriteBatchName) == 0;
+  if (!isOurs) {
+    // Not ENOSYS: the kernel would not ask for any other name again.
+    reply.finish(ENODATA);
+  } else if (const auto& in = as<fuse_getxattr_in>(arguments); in.size < sizeof kWriteBatchAnswer) {
+    reply.finish(ERANGE);
+  } else {
+    sendStruct(reply, kWriteBatchAnswer, sizeof kWriteBatchAnswer);
+  }
+}
+
+/** `arguments`: what is set, its name, its value; so many bytes. */
+void FuseSession::writeBatch(const Reply& reply, const uint8_t* arguments, size_t length, uint8_t* payload) {
+  // The kernel's structure ends there unless FUSE_SETXATTR_EXT was agreed on.
+  constexpr size_t headBytes = FUSE_COMPAT_SETXATTR_IN_SIZE + sizeof kWriteBatchName;
+  uint64_t count = 0;
+  if (length < headBytes + sizeof count ||
+      std::memcmp(arguments + FUSE_COMPAT_SETXATTR_IN_SIZE, kWriteBatchName, sizeof kWriteBatchName) != 0) {
+    reply.finish(EOPNOTSUPP);
+    return;
+  }
+  size_t left = length - headBytes;
+  std::memmove(payload, arguments + headBytes, left);
+  left -= sizeof count;
+  std::memcpy(&count, payload + left, sizeof count);
+  if (count == 0 || count > left / sizeof(WriteBatchEntry)) {
+    reply.finish(EINVAL);
+    return;
+  }
+  left -= count * sizeof(WriteBatchEntry);
+  std::vector<WriteBatchEntry> entries(count);
+  std::memcpy(entries.data(), payload + left, count * sizeof(WriteBatchEntry));
+  std::vector<BatchedWrite> writes;
+  size_t at = 0;
+  for (const WriteBatchEntry& entry : entries) {
+    const bool whole = entry.length != 0 && (entry.offset | entry.length) % kWriteBatchUnit == 0;
+    if (!whole || entry.length > left - at || !isInside(entry.offset, entry.length)) {
+      reply.finish(EINVAL);
+      return;
+    }
+    writes.push_back({entry.offset, payload + at, entry.length});
+    at += entry.length;
+  }
+  target_.writeMany(reply, writes);
+}
+
 void FuseSession::dispatch(int fd, uint8_t* head, uint8_t* payload, size_t length) {
   const auto& header = as<fuse_in_header>(head);
   assert(length >= sizeof header && length == header.len);
-  (void)length;
   const Reply reply{this, fd, header.unique};
   const uint8_t* arguments = head + sizeof header;
   switch (header.opcode) {
@@ -426,6 +476,20 @@ void FuseSession::dispatch(int fd, uint8_t* head, uint8_t* payload, size_t lengt
       break;
     case FUSE_READ:
       read(reply, as<fuse_read_in>(arguments), payload);
+      break;
+    case FUSE_GETXATTR:
+      if (options_.takesBatches) {
+        answerBatches(reply, arguments, length - sizeof header);
+      } else {
+        reply.finish(ENOSYS);
+      }
+      break;
+    case FUSE_SETXATTR:
+      if (options_.takesBatches) {
+        writeBatch(reply, arguments, length - sizeof header, payload);
+      } else {
+        reply.finish(ENOSYS);
+      }
       break;
     case FUSE_FSYNC:
       target_.flush(reply);

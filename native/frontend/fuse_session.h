@@ -31,6 +31,8 @@ struct FuseSessionOptions {
    * A power of two, kLogicalBlockLimit at the most.
    */
   uint32_t stretchBytes = 0;
+  /** Many writes in one request are taken: see write_batch.h. */
+  bool takesBatches = false;
   /** 1 to 16: each has two descriptors of its own and, while it has something to do, one buffer of 1 MiB. */
   uint32_t threads = 1;
   /** What the loop device takes for the granularity of discards: the kernel cuts them there, file systems leave out less. */
@@ -107,6 +109,8 @@ class FuseSession : public std::enable_shared_from_this<FuseSession> {
   void discard(const Reply& reply, const fuse_fallocate_in& range);
   void read(Reply reply, const fuse_read_in& in, uint8_t* buffer);
   void write(Reply reply, const fuse_write_in& in, uint8_t* payload);
+  void answerBatches(const Reply& reply, const uint8_t* arguments, size_t length);
+  void writeBatch(const Reply& reply, const uint8_t* arguments, size_t length, uint8_t* payload);
   bool stretch(Reply& reply, uint64_t& offset, uint32_t& length) const;
   struct fuse_attr attributes() const;
   bool isInside(uint64_t offset, uint64_t length) const;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 
 namespace tidemark {
@@ -40,6 +41,13 @@ struct Reply {
   bool found(uint64_t offset) const;
 };
 
+/** One of many writes; the payload as in RequestTarget::write(). */
+struct BatchedWrite {
+  uint64_t offset;
+  uint8_t* payload;
+  uint32_t length;
+};
+
 /**
  * What the front end asks for. Called on the front end's threads, several at once; ranges are inside the volume, and whole
  * sectors.
@@ -55,6 +63,8 @@ class RequestTarget {
    * there: around it the target keeps what the volume holds.
    */
   virtual void write(const Reply& reply, uint64_t offset, uint8_t* payload, uint32_t length) = 0;
+  /** Not empty, and in any order. Answered when all have ended, with an errno of one that failed; each is tried. */
+  virtual void writeMany(const Reply& reply, std::span<const BatchedWrite> writes) = 0;
   /** The range shall read as zeros; `keepAllocated` when its space must not be given back. */
   virtual void discard(const Reply& reply, uint64_t offset, uint64_t length, bool keepAllocated) = 0;
   /** Everything answered before is durable when this is answered. Must not hold up the thread. */

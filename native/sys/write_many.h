@@ -14,8 +14,8 @@ struct FileWrite {
 };
 
 /**
- * All of them, in any order, and several at once where that is faster: in a file that a front end serves each waits for an
- * answer. No two may touch the same bytes. Each is tried, whatever becomes of the others.
+ * All of them, in any order. In a file that a front end serves each waits for an answer: so small ones of whole pages go many in one
+ * request, others several at once. No two may touch the same bytes. Each is tried, whatever becomes of the others.
  *
  * @return 0, or the errno of one that failed
  */

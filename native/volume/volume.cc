@@ -189,6 +189,7 @@ Result<void> Volume::serve(const std::string& mountPoint) {
   if (served_) return Error{"VOLUME_ATTACHED", EBUSY, options_.name + " is served already"};
   FuseSessionOptions given = sessionOptions(mountPoint);
   given.threads = std::min(given.threads, servingThreads);
+  given.takesBatches = true;
   auto session = FuseSession::start(std::move(given), *this);
   if (!session) return session.error();
   served_ = session.take();

@@ -3,7 +3,6 @@
 
 #include <atomic>
 #include <functional>
-#include <future>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -169,6 +168,7 @@ class Volume final : public RequestTarget {
 
   void read(const Reply& reply, uint64_t offset, uint32_t length, uint8_t* buffer) override;
   void write(const Reply& reply, uint64_t offset, uint8_t* payload, uint32_t length) override;
+  void writeMany(const Reply& reply, std::span<const BatchedWrite> writes) override;
   void discard(const Reply& reply, uint64_t offset, uint64_t length, bool keepAllocated) override;
   void flush(const Reply& reply) override;
   void seek(const Reply& reply, uint64_t offset, int whence) override;
@@ -177,8 +177,8 @@ class Volume final : public RequestTarget {
  private:
   enum class Kind : uint8_t { kRead, kWrite, kTrim, kZero, kSeekData, kSeekHole };
   struct ParkedIo;
-  /** Who waits for a request of the volume's own, with its errno. */
-  using Waiting = std::shared_ptr<std::promise<int>>;
+  /** Told the errno of a request that has no reply of its own. */
+  using Waiting = std::shared_ptr<const std::function<void(int errnoValue)>>;
   /** A request under way. `memory` is the payload of a write or the place for what is read. */
   struct Io {
     Reply reply;
@@ -187,7 +187,7 @@ class Volume final : public RequestTarget {
     /** Of a seek, in the end: what it found. */
     uint64_t length;
     uint8_t* memory = nullptr;
-    /** Set: there is nobody to reply to. */
+    /** Set: told instead of a reply. */
     Waiting waiting;
     /** Set once it has been parked: the copy it lives in. */
     std::unique_ptr<ParkedIo> parked;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cassert>
 #include <cstdlib>
+#include <future>
 
 #include "mapped_io.h"
 #include "volume.h"
@@ -58,6 +59,26 @@ void Volume::write(const Reply& reply, uint64_t offset, uint8_t* payload, uint32
   run(Io{reply, Kind::kWrite, offset, length, payload, nullptr, nullptr});
 }
 
+void Volume::writeMany(const Reply& reply, std::span<const BatchedWrite> writes) {
+  struct Batch {
+    Reply reply;
+    std::shared_ptr<FuseSession> session;
+    std::atomic<size_t> left;
+    std::atomic<int> errnoValue{0};
+  };
+  const auto batch = std::make_shared<Batch>(reply, reply.keep(), writes.size());
+  const auto ended = std::make_shared<const std::function<void(int)>>([batch](int errnoValue) {
+    if (errnoValue != 0) batch->errnoValue = errnoValue;
+    if (batch->left.fetch_sub(1) == 1) batch->reply.finish(batch->errnoValue);
+  });
+  for (const BatchedWrite& write : writes) {
+    counts_.arrived.fetch_add(1, relaxed);
+    counts_.writes.fetch_add(1, relaxed);
+    counts_.writtenBytes.fetch_add(write.length, relaxed);
+    run(Io{reply, Kind::kWrite, write.offset, write.length, write.payload, ended, nullptr});
+  }
+}
+
 void Volume::discard(const Reply& reply, uint64_t offset, uint64_t length, bool keepAllocated) {
   counts_.arrived.fetch_add(1, relaxed);
   counts_.trims.fetch_add(1, relaxed);
@@ -76,8 +97,9 @@ void Volume::seek(const Reply& reply, uint64_t offset, int whence) {
 
 Result<void> Volume::discardBeyond(uint64_t sizeBytes) {
   counts_.arrived.fetch_add(1, relaxed);
-  const auto waiting = std::make_shared<std::promise<int>>();
-  std::future<int> done = waiting->get_future();
+  const auto result = std::make_shared<std::promise<int>>();
+  std::future<int> done = result->get_future();
+  const auto waiting = std::make_shared<const std::function<void(int)>>([result](int failed) { result->set_value(failed); });
   run(Io{Reply{}, Kind::kTrim, sizeBytes, this->sizeBytes() - sizeBytes, nullptr, waiting, nullptr});
   const int failed = done.get();
   if (failed != 0) return Error::fromErrno("IO_FAILED", "discard the end of " + options_.name, failed);
@@ -284,7 +306,7 @@ void Volume::answer(const Io& io, int errnoValue) {
   // A seek that finds nothing is told so by an error, and is none.
   if (errnoValue != 0 && !isSeek) answers_.errors.fetch_add(1, relaxed);
   if (io.waiting != nullptr) {
-    io.waiting->set_value(errnoValue);
+    (*io.waiting)(errnoValue);
   } else if (errnoValue != 0) {
     io.reply.finish(errnoValue);
   } else if (isSeek) {

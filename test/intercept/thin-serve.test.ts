@@ -3,12 +3,16 @@ import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { closeSync, openSync } from 'node:fs'
 import { open, readFile, stat } from 'node:fs/promises'
+import { constants as osConstants } from 'node:os'
 import path from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { Worker } from 'node:worker_threads'
 import t from 'tap'
-import { MiB } from '../../src/block/units.js'
+import { KiB, MiB } from '../../src/block/units.js'
+import type { Fault } from '../../src/intercept/addon.js'
+import { fileCalls } from '../../src/intercept/file-calls.js'
 import { intercept } from '../../src/intercept/intercept.js'
 import { forget, remember } from '../fixtures/leftovers.js'
 import { heldBelow, Rig, readAt, readDevice, run } from './rig.js'
@@ -61,6 +65,97 @@ t.test(
     t.strictSame(await heldBelow(thin.rig.folder), [])
   },
 )
+
+/** Sets the attribute that takes many writes: `value` is an expression. The error's name, or nothing. */
+async function sendBatch(file: string, value: string, name = 'trusted.tidemark.writes'): Promise<string> {
+  const program = `
+import errno, os, struct, sys
+def batch(*writes, count=None):
+    table = b''.join(struct.pack('=QII', at, len(bytes), 0) for at, bytes in writes)
+    return b''.join(bytes for _, bytes in writes) + table + struct.pack('=Q', len(writes) if count is None else count)
+try:
+    os.setxattr(sys.argv[1], '${name}', ${value})
+except OSError as error:
+    print(errno.errorcode[error.errno])
+`
+  return (await execute('python3', ['-c', program, file])).stdout.trim()
+}
+
+t.test('many writes in one request are all done or, where it is not as it should be, none', async (t) => {
+  const thin = await ThinRig.open()
+  t.teardown(() => thin.close())
+  const { native } = thin.newVolume(1, 64 * MiB)
+  const file = await thin.rig.mountPoint('mount')
+  await native.serve(file)
+  const page = "b'a' * 4096"
+  for (const wrong of [
+    "b''.join([])",
+    "b'short'",
+    'batch()',
+    `batch((0, ${page}), count=2)`,
+    `batch((0, ${page}), count=2**61)`,
+    `batch((0, ${page}), (512, ${page}))`,
+    `batch((0, ${page}), (8192, b'b' * 100))`,
+    `batch((0, ${page}), (8192, b''))`,
+    `batch((0, ${page}), (${64 * MiB}, ${page}))`,
+    `batch((0, ${page}), (2**63, ${page}))`,
+    `batch((0, ${page}))[4096:]`,
+  ]) {
+    t.match(await sendBatch(file, wrong), /^(EINVAL|ENOTSUP)$/, wrong)
+  }
+  t.equal(await sendBatch(file, `batch((0, ${page}))`, 'trusted.other'), 'ENOTSUP')
+  t.ok((await readAt(file, 0, MiB)).equals(Buffer.alloc(MiB)), 'none of any')
+  t.equal(native.counters().writes, 0)
+
+  const many = Array.from({ length: 15 }, (_, at) => `(${at * 8192}, bytes([${at + 1}]) * 4096)`).join(', ')
+  t.equal(await sendBatch(file, `batch(${many})`), '')
+  const expected = Buffer.alloc(MiB)
+  for (let at = 0; at < 15; at++) expected.fill(at + 1, at * 8192, at * 8192 + 4096)
+  t.ok((await readAt(file, 0, MiB)).equals(expected))
+  t.equal(native.counters().writes, 15)
+
+  const mounted = await thin.rig.mountPoint('device')
+  await native.attach(mounted)
+  t.equal(await sendBatch(mounted, `batch((0, ${page}))`), 'ENOTSUP', 'not from hosts')
+  const fd = openSync(mounted, 'r+')
+  const other = Buffer.alloc(4096, 99)
+  fileCalls.writeMany(fd, [other, other], [4096, 12288])
+  closeSync(fd)
+  expected.fill(99, 4096, 8192).fill(99, 12288, 16384)
+  t.ok((await readAt(file, 0, MiB)).equals(expected), 'there they go one by one')
+})
+
+t.test('many writes in one request wait for their blocks together, and are answered when all have ended', async (t) => {
+  const thin = await ThinRig.open()
+  t.teardown(() => thin.close())
+  const volume = thin.newVolume(1, 64 * MiB)
+  const file = await thin.rig.mountPoint('mount')
+  await volume.native.serve(file)
+  volume.byHand = true
+  // Two of one block, and one of another.
+  const batch = "batch((0, b'a' * 4096), (8192, b'b' * 4096), (131072, b'c' * 4096))"
+  let ended = false
+  const sent = sendBatch(file, batch).finally(() => {
+    ended = true
+  })
+  const writes = (): Fault[] => volume.waiting.filter(({ kind }) => kind === 'write')
+  while (writes().length < 2) {
+    const unknown = volume.waiting.findIndex(({ kind }) => kind !== 'write')
+    if (unknown >= 0) volume.answer(volume.waiting.splice(unknown, 1))
+    await sleep(10)
+  }
+  t.equal(volume.native.counters().inFlight, 3)
+  volume.answer(volume.waiting.splice(0, 1))
+  while (volume.native.counters().inFlight !== 1) await sleep(10)
+  t.notOk(ended)
+  volume.native.refuse([volume.waiting.splice(0)[0]!.block], osConstants.errno.ENOSPC)
+  t.equal(await sent, 'ENOSPC', 'one has failed')
+  t.equal(volume.native.counters().inFlight, 0)
+  const expected = Buffer.alloc(64 * KiB)
+    .fill('a', 0, 4096)
+    .fill('b', 8192, 12288)
+  t.ok((await readAt(file, 0, 64 * KiB)).equals(expected))
+})
 
 t.test('the device alone can be read-only while the served file is written', async (t) => {
   const thin = await ThinRig.open()
