@@ -415,32 +415,23 @@ void FuseSession::write(Reply reply, const fuse_write_in& in, uint8_t* payload) 
   }
 }
 
-/** `arguments`: what is asked, and the name; so many bytes. */
-void FuseSession::answerBatches(const Reply& reply, const uint8_t* arguments, size_t length) {
-  constexpr size_t headBytes = sizeof(fuse_getxattr_in);
-  const bool isOurs = length >= headBytes + sizeof kWriteBatchName &&
-                      std::memcmp(arguments + headBytes, kWriteBatchName, sizeof kWriteBatchName) == 0;
-  if (!isOurs) {
-    // Not ENOSYS: the kernel would not ask for any other name again.
-    reply.finish(ENODATA);
-  } else if (const auto& in = as<fuse_getxattr_in>(arguments); in.size < sizeof kWriteBatchAnswer) {
-    reply.finish(ERANGE);
-  } else {
-    sendStruct(reply, kWriteBatchAnswer, sizeof kWriteBatchAnswer);
-  }
-}
-
 /** `arguments`: what is set, its name, its value; so many bytes. */
 void FuseSession::writeBatch(const Reply& reply, const uint8_t* arguments, size_t length, uint8_t* payload) {
   // The kernel's structure ends there unless FUSE_SETXATTR_EXT was agreed on.
   constexpr size_t headBytes = FUSE_COMPAT_SETXATTR_IN_SIZE + sizeof kWriteBatchName;
   uint64_t count = 0;
-  if (length < headBytes + sizeof count ||
+  if (length < headBytes ||
       std::memcmp(arguments + FUSE_COMPAT_SETXATTR_IN_SIZE, kWriteBatchName, sizeof kWriteBatchName) != 0) {
     reply.finish(EOPNOTSUPP);
     return;
   }
   size_t left = length - headBytes;
+  if (left < sizeof count) {
+    const bool asks = left == sizeof kWriteBatchQuestion &&
+                      std::memcmp(arguments + headBytes, kWriteBatchQuestion, sizeof kWriteBatchQuestion) == 0;
+    reply.finish(asks ? EALREADY : EINVAL);
+    return;
+  }
   std::memmove(payload, arguments + headBytes, left);
   left -= sizeof count;
   std::memcpy(&count, payload + left, sizeof count);
@@ -454,13 +445,17 @@ void FuseSession::writeBatch(const Reply& reply, const uint8_t* arguments, size_
   std::vector<BatchedWrite> writes;
   size_t at = 0;
   for (const WriteBatchEntry& entry : entries) {
-    const bool whole = entry.length != 0 && (entry.offset | entry.length) % kWriteBatchUnit == 0;
+    const bool whole = entry.zero == 0 && entry.length != 0 && (entry.offset | entry.length) % kWriteBatchUnit == 0;
     if (!whole || entry.length > left - at || !isInside(entry.offset, entry.length)) {
       reply.finish(EINVAL);
       return;
     }
     writes.push_back({entry.offset, payload + at, entry.length});
     at += entry.length;
+  }
+  if (at != left) {
+    reply.finish(EINVAL);
+    return;
   }
   target_.writeMany(reply, writes);
 }
@@ -476,13 +471,6 @@ void FuseSession::dispatch(int fd, uint8_t* head, uint8_t* payload, size_t lengt
       break;
     case FUSE_READ:
       read(reply, as<fuse_read_in>(arguments), payload);
-      break;
-    case FUSE_GETXATTR:
-      if (options_.takesBatches) {
-        answerBatches(reply, arguments, length - sizeof header);
-      } else {
-        reply.finish(ENOSYS);
-      }
       break;
     case FUSE_SETXATTR:
       if (options_.takesBatches) {

@@ -109,7 +109,6 @@ class FuseSession : public std::enable_shared_from_this<FuseSession> {
   void discard(const Reply& reply, const fuse_fallocate_in& range);
   void read(Reply reply, const fuse_read_in& in, uint8_t* buffer);
   void write(Reply reply, const fuse_write_in& in, uint8_t* payload);
-  void answerBatches(const Reply& reply, const uint8_t* arguments, size_t length);
   void writeBatch(const Reply& reply, const uint8_t* arguments, size_t length, uint8_t* payload);
   bool stretch(Reply& reply, uint64_t& offset, uint32_t& length) const;
   struct fuse_attr attributes() const;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cerrno>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -63,8 +64,15 @@ class RequestTarget {
    * there: around it the target keeps what the volume holds.
    */
   virtual void write(const Reply& reply, uint64_t offset, uint8_t* payload, uint32_t length) = 0;
-  /** Not empty, and in any order. Answered when all have ended, with an errno of one that failed; each is tried. */
-  virtual void writeMany(const Reply& reply, std::span<const BatchedWrite> writes) = 0;
+  /**
+   * Not empty, and in any order. Answered when all have ended, with an errno of one that failed; each is tried. Who asked then
+   * does each again by itself, so counters count it twice. Asked only where
+   * FuseSessionOptions::takesBatches is set.
+   */
+  virtual void writeMany(const Reply& reply, std::span<const BatchedWrite> writes) {
+    (void)writes;
+    reply.finish(EOPNOTSUPP);
+  }
   /** The range shall read as zeros; `keepAllocated` when its space must not be given back. */
   virtual void discard(const Reply& reply, uint64_t offset, uint64_t length, bool keepAllocated) = 0;
   /** Everything answered before is durable when this is answered. Must not hold up the thread. */

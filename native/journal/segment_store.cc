@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 
 #include <algorithm>
 #include <cinttypes>
@@ -25,8 +26,10 @@ namespace {
  * made it: a sync of one record writes so much, and each first store into a page looks at all of it.
  */
 constexpr uint64_t kWriteOutBytes = 1 << 14;
-/** A busy journal keeps no more than this of what comes back. */
+/** A busy journal keeps no more than this of what comes back, */
 constexpr uint64_t kBusySpareBytes = uint64_t{1} << 30;
+/** and only while its file system has so much left: it is not the only one that needs room there. */
+constexpr uint64_t kAmpleBytes = 4 * kBusySpareBytes;
 /** What fills a segment faster than this is busy. */
 constexpr auto kBusy = std::chrono::seconds(10);
 constexpr size_t kSegmentNameLength = 20;  // 16 hexadecimal digits and ".seg"
@@ -54,6 +57,12 @@ SegmentStore::Options withSystem(SegmentStore::Options options) {
   if (!system.fdatasync) system.fdatasync = [](int fd) { return ::fdatasync(fd); };
   if (!system.allocate) {
     system.allocate = [](int fd, uint64_t bytes) { return ::fallocate(fd, 0, 0, static_cast<off_t>(bytes)); };
+  }
+  if (!system.roomBytes) {
+    system.roomBytes = [](int fd) -> uint64_t {
+      struct statvfs facts {};
+      return ::fstatvfs(fd, &facts) == 0 ? uint64_t{facts.f_bavail} * facts.f_frsize : 0;
+    };
   }
   if (!system.pwrite) {
     system.pwrite = [](int fd, const void* bytes, uint64_t length, uint64_t offset) -> int64_t {
@@ -145,7 +154,8 @@ Result<void> SegmentStore::scan(uint64_t startBase) {
       struct stat status {};
       const bool usable = ::fstatat(directory_.get(), name.c_str(), &status, AT_SYMLINK_NOFOLLOW) == 0 &&
                           S_ISREG(status.st_mode) && static_cast<uint64_t>(status.st_size) == options_.segmentBytes;
-      if (usable && spares_.size() < options_.spareSegments) {
+      // However many: to remove them takes time, which nobody has who opens.
+      if (usable) {
         spares_.push_back(name);
       } else {
         ::unlinkat(directory_.get(), name.c_str(), 0);
@@ -172,17 +182,20 @@ Result<void> SegmentStore::scan(uint64_t startBase) {
 }
 
 /** As many as were needed from one trim to the next: a segment that is made is written twice. Under mutex_. */
-uint64_t SegmentStore::busySpares() const {
-  return std::max<uint64_t>(options_.spareSegments, std::min(takenBetweenTrims_, kBusySpareBytes / options_.segmentBytes));
+uint64_t SegmentStore::wantedSpares(bool hasRoom) const {
+  const uint64_t least = options_.spareSegments;
+  if (!busy_ || !hasRoom) return least;
+  return std::max(least, std::min(takenBetweenTrims_, kBusySpareBytes / options_.segmentBytes));
 }
 
 /** Make a segment file a spare, or remove it when there are enough: its new name, or nothing. */
 std::string SegmentStore::setAside(const std::string& name) {
+  const bool hasRoom = options_.system.roomBytes(directory_.get()) >= kAmpleBytes;
   bool keep = false;
   std::string spare;
   {
     std::lock_guard lock(mutex_);
-    keep = busy_ ? spares_.size() < busySpares() : spares_.size() + ready_.size() < 1;
+    keep = busy_ ? spares_.size() < wantedSpares(hasRoom) : spares_.size() + ready_.size() < 1;
     spare = "spare-" + std::to_string(spareNumber_++) + ".seg";
   }
   if (keep && ::renameat(directory_.get(), name.c_str(), directory_.get(), spare.c_str()) == 0) return spare;
@@ -475,9 +488,17 @@ void SegmentStore::prepareLoop() {
       lock.lock();
       continue;
     }
+    if (!busy_ && spares_.size() > options_.spareSegments) {
+      const std::string name = std::move(spares_.back());
+      spares_.pop_back();
+      lock.unlock();
+      ::unlinkat(directory_.get(), name.c_str(), 0);
+      lock.lock();
+      continue;
+    }
     if (busy_ || ready_.size() + spares_.size() > wantedReady()) {
       if (work_.wait_until(lock, takenAt_ + options_.idle) == std::cv_status::no_timeout || stop_ || !trimmed_.empty()) continue;
-      busy_ = false;
+      if (std::exchange(busy_, false) && spares_.size() > options_.spareSegments) continue;
       giveBack(lock);
     } else {
       work_.wait(lock);

@@ -29,7 +29,8 @@
  * A machine may have a thousand journals, most of them idle: one that was never appended to has no segment, one that is
  * appended to slowly has the open one, and one more from half of that on. Only what fills a segment within ten seconds
  * has `spareSegments` ready, and keeps as spares of what comes back with a trim as many as it needed since the one before, up
- * to a GiB. What nobody took for a minute is given back.
+ * to a GiB and where there is room. Once it is not filled so fast any more, all spares but `spareSegments` are removed, one by
+ * one; what nobody took for a minute is given back.
  *
  * Lock `mutex_` guards every list and counter below. It is never held over a system call that can wait for the disk,
  * and no other lock of the journal is taken under it.
@@ -41,6 +42,8 @@ struct SegmentSystemCalls {
   std::function<int(int fd)> fdatasync;
   std::function<int(int fd, uint64_t lengthBytes)> allocate;
   std::function<int64_t(int fd, const void* bytes, uint64_t length, uint64_t offset)> pwrite;
+  /** What is left on the file system of this folder. */
+  std::function<uint64_t(int fd)> roomBytes;
 };
 
 /** A segment that is mapped, for appending or until it is durable. */
@@ -116,7 +119,7 @@ class SegmentStore {
   void prepareLoop();
   void askAhead();
   uint32_t wantedReady() const;
-  uint64_t busySpares() const;
+  uint64_t wantedSpares(bool hasRoom) const;
   void giveBack(std::unique_lock<std::mutex>& lock);
   std::string setAside(const std::string& name);
   std::string pathOf(const std::string& name) const;

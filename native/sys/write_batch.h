@@ -8,15 +8,18 @@ namespace tidemark {
 
 /**
  * Many small writes to a file that a front end serves for this agent's own programs, as one request: the value of an extended
- * attribute, which is the only request of the kernel with room for more than one. Nothing is kept under that name. Who reads the
- * attribute gets kWriteBatchAnswer: any other file would keep the value, and call that success, so nobody sends a batch
- * to one that has not answered so.
+ * attribute: requests with room for many are rare. Nothing is kept under that name. Any other file would keep the value, and call
+ * that success: so who wants to send one sets kWriteBatchQuestion first, with XATTR_REPLACE, and a file that takes them answers
+ * EALREADY.
+ *
+ * The kernel locks the file for such a request alone: other writes to it wait, also for a block that this one waits for. So nobody
+ * who answers faults may write there.
  *
  * The value: the payloads, one behind the other, then an entry for each, then their number (a uint64_t). In the byte order of the
  * machine: both ends run on it, and are of one version.
  */
 constexpr char kWriteBatchName[] = "trusted.tidemark.writes";
-constexpr char kWriteBatchAnswer[] = "tidemark takes many writes, version 1";
+constexpr char kWriteBatchQuestion[] = "?";
 /** As much as the kernel takes (XATTR_SIZE_MAX). */
 constexpr size_t kWriteBatchBytes = 64 * 1024;
 /** Offsets and lengths are multiples of this. */

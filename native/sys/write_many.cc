@@ -62,9 +62,8 @@ void* doShare(void* shared) {
 }
 
 bool takesBatches(int fd) {
-  char answer[sizeof kWriteBatchAnswer];
-  return fgetxattr(fd, kWriteBatchName, answer, sizeof answer) == sizeof answer &&
-         memcmp(answer, kWriteBatchAnswer, sizeof answer) == 0;
+  return fsetxattr(fd, kWriteBatchName, kWriteBatchQuestion, sizeof kWriteBatchQuestion, XATTR_REPLACE) != 0 &&
+         errno == EALREADY;
 }
 
 bool isBatched(const FileWrite& write) {
@@ -145,7 +144,7 @@ int writeEach(int fd, const FileWrite* writes, size_t count, size_t threads) {
 }  // namespace
 
 int writeMany(int fd, const FileWrite* writes, size_t count) {
-  if (!isServed(fd)) return writeEach(fd, writes, count, 1);
+  if (count == 1 || !isServed(fd)) return writeEach(fd, writes, count, 1);
   const std::vector<FileWrite> rest =
       takesBatches(fd) ? writeInBatches(fd, writes, count) : std::vector<FileWrite>(writes, writes + count);
   return writeEach(fd, rest.data(), rest.size(), std::min(threadLimit, rest.size() / writesPerThread));

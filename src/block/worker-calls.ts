@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { type ChildProcess, fork } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
+import { getPriority, setPriority } from 'node:os'
 import { basename } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { errnoOf, type RetryClass, StorageError } from './storage-error.js'
@@ -168,6 +169,14 @@ function takeWorkerScore(): void {
   } catch {
     // Not permitted: it stays what it was started with.
   }
+}
+
+/** Steps of nice: against what serves hosts it gets a third of a processor, where there is none to spare. */
+const behindHosts = 5
+
+/** What this worker does can wait for what hosts wait for. */
+export function comeAfterHosts(): void {
+  setPriority(Math.min(19, getPriority() + behindHosts))
 }
 
 type Methods = Record<string, (argument: never, tell: (progress: unknown) => void) => unknown>

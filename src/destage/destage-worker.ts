@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { StorageError } from '../block/storage-error.js'
 import { epochNumber } from '../block/units.js'
-import { serveCalls } from '../block/worker-calls.js'
+import { comeAfterHosts, serveCalls } from '../block/worker-calls.js'
 import { type DecodedPart, decodePart } from '../replication-file/decode-part.js'
 import type { PartPlace, PartRecord } from '../replication-file/part.js'
 import { Backing } from '../volume/backing.js'
@@ -180,4 +180,5 @@ function forget(file: string): void {
   take(file)
 }
 
+comeAfterHosts()
 serveCalls({ verify, check, apply, forget }, { list: (folder: string) => listInbox(folder) })

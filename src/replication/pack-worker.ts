@@ -1,5 +1,5 @@
 import { type Lsn, MiB, volumeIndex } from '../block/units.js'
-import { serveCalls, workerEnded } from '../block/worker-calls.js'
+import { comeAfterHosts, serveCalls, workerEnded } from '../block/worker-calls.js'
 import { loadEpoch } from '../journal/epoch.js'
 import { encodePart } from '../replication-file/encode-part.js'
 import type { PartHeader, PartRecord } from '../replication-file/part.js'
@@ -159,4 +159,5 @@ const plans = {
   planDigests: ({ volumes, verify }: DigestPlanJob) => withSparse(volumes, (sparse) => planDigests(sparse, verify)),
 }
 
+comeAfterHosts()
 serveCalls({ ...plans, pack, digest: digestPieces }, { written })

@@ -1,4 +1,5 @@
 import { writeFileSync } from 'node:fs'
+import { getPriority } from 'node:os'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import t, { type Test } from 'tap'
@@ -9,11 +10,22 @@ import { repositoryRoot, scratchFolder } from '../fixtures/paths.js'
 function workerWith(t: Test, methods: string, before = ''): WorkerCalls {
   const script = join(scratchFolder(t, 'worker'), 'worker.mjs')
   const calls = pathToFileURL(join(repositoryRoot, 'dist/src/block/worker-calls.js')).href
-  writeFileSync(script, `import { serveCalls } from ${JSON.stringify(calls)}\n${before}\nserveCalls(${methods})\n`)
+  writeFileSync(
+    script,
+    `import { comeAfterHosts, serveCalls } from ${JSON.stringify(calls)}\n${before}\nserveCalls(${methods})\n`,
+  )
   const worker = new WorkerCalls(pathToFileURL(script))
   t.teardown(() => worker.close())
   return worker
 }
+
+t.test('a worker that says so comes after hosts', async (t) => {
+  const priority = "import { getPriority } from 'node:os'"
+  const methods = '{ priority: () => getPriority() }'
+  const own = getPriority()
+  t.equal(await workerWith(t, methods, priority).call('priority', 0), own)
+  t.equal(await workerWith(t, methods, `${priority}; comeAfterHosts()`).call('priority', 0), own + 5)
+})
 
 t.test('what a method tells of itself comes before its answer, to its own caller alone', async (t) => {
   const worker = workerWith(

@@ -100,10 +100,12 @@ t.test('many writes in one request are all done or, where it is not as it should
     `batch((0, ${page}), (${64 * MiB}, ${page}))`,
     `batch((0, ${page}), (2**63, ${page}))`,
     `batch((0, ${page}))[4096:]`,
+    `${page} + batch((0, ${page}))`,
   ]) {
     t.match(await sendBatch(file, wrong), /^(EINVAL|ENOTSUP)$/, wrong)
   }
   t.equal(await sendBatch(file, `batch((0, ${page}))`, 'trusted.other'), 'ENOTSUP')
+  t.equal(await sendBatch(file, "b'?' + bytes(1)"), 'EALREADY', 'it is asked whether it takes them')
   t.ok((await readAt(file, 0, MiB)).equals(Buffer.alloc(MiB)), 'none of any')
   t.equal(native.counters().writes, 0)
 

@@ -831,6 +831,8 @@ TEST("a busy journal recycles as many segments as it needs from trim to trim, an
   options.limitBytes = 16 * kMiB;
   options.idleMilliseconds = 1000;
   std::atomic<int> made{0};
+  std::atomic<uint64_t> room{uint64_t{1} << 40};
+  options.system.roomBytes = [&](int) { return room.load(); };
   options.system.allocate = [&](int fd, uint64_t bytes) {
     ++made;
     return ::fallocate(fd, 0, 0, static_cast<off_t>(bytes));
@@ -849,6 +851,10 @@ TEST("a busy journal recycles as many segments as it needs from trim to trim, an
   CHECK(made <= 10);
   for (int i = 0; i < 4; ++i) fill(4);
   CHECK(eventually([&] { return spareCount(folder.path()) <= 2; }));
+  // Others need what room there is.
+  room = uint64_t{1} << 30;
+  for (int i = 0; i < 2; ++i) fill(16);
+  CHECK(eventually([&] { return spareCount(folder.path()) == 1; }));
   CHECK(eventually([&] { return spareCount(folder.path()) == 0 && journal->counters().segments == 2; }));
   CHECK(journal->close().ok());
 }
