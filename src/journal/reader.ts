@@ -64,7 +64,7 @@ export function recordAt(place: SegmentScan): JournalRecord | undefined {
   if (isMarker) return { type, lsn: at, timeNs, payload: place.payload }
   const volume = volumeIndex(place.volume)
   const { offset, length: lengthBytes } = place
-  // Each spelled out: objects that are spread cost three times as much, and this is done for every record.
+  // Each spelled out: this is done for every record, and with objects that are spread it was a fifth of reading a journal.
   if (type !== 'write') return { type, lsn: at, timeNs, volume, offset, lengthBytes }
   return { type, lsn: at, timeNs, volume, offset, lengthBytes, payload: place.payload }
 }
