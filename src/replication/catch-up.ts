@@ -1,3 +1,4 @@
+import type { Lsn } from '../block/units.js'
 import type { RegionMap } from '../journal/region-map.js'
 import type { CopyPlan } from './copy-planner.js'
 import { type CopyPiece, EPOCH_COPY_LIMIT } from './pack-job.js'
@@ -10,6 +11,15 @@ import {
   type StreamState,
 } from './stream-state.js'
 import type { VolumeFile } from './volume-file.js'
+
+export interface CatchUpBegin {
+  readonly regions: RegionMap
+  readonly reason: string
+  /** The journal's end: what it holds is older than what the volumes do. */
+  readonly afterLsn: Lsn
+  /** What was sent there before is not believed to be there. */
+  readonly afresh?: boolean
+}
 
 /**
  * Regions that are sent again as they are now, in epochs of which only the last one is a state: the far side shows them
@@ -32,14 +42,11 @@ export class CatchUp {
   /**
    * Copy these regions, and what an earlier copy had not come to. The map is durable before the position says so, so a
    * crash between the two repeats it; `change` is recorded with the position.
-   * @param afresh what was sent there before is not believed to be there
    */
   async begin(
     state: StreamState,
-    regions: RegionMap,
-    reason: string,
-    change: PositionChange,
-    afresh = false,
+    { regions, reason, afterLsn, afresh }: CatchUpBegin,
+    change: PositionChange = {},
   ): Promise<void> {
     const { position } = state
     const map = this.#keeper.fresh()
@@ -50,7 +57,10 @@ export class CatchUp {
     await state.move((now) => ({
       ...(typeof change === 'function' ? change(now) : change),
       copy: { slot: 0, offset: 0 },
-      catchUp: { reason, totalBytes, untilEpoch: 0, afresh: afresh || (now.copy !== null && isAfresh(now)) },
+      catchUp: {
+        ...{ reason, totalBytes, untilEpoch: 0, afterLsn: afterLsn.toString() },
+        afresh: afresh === true || (now.copy !== null && isAfresh(now)),
+      },
     }))
     this.#map = map
   }

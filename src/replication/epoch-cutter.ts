@@ -12,6 +12,7 @@ import type { RecordedVolumes } from './recorded-volumes.js'
 import type { SourceBuffer } from './source-buffer.js'
 import {
   type CopyCursor,
+  copiesFrom,
   isAfresh,
   type StreamDefinition,
   type StreamPosition,
@@ -226,10 +227,10 @@ export class EpochCutter {
     const from = this.#cutLsn
     const sinceMs = from < this.#begunLsn ? undefined : (this.#openSinceMs ?? this.#now())
     const to = await journal.sync()
-    const { copy } = this.#position
-    if (copy) await this.#backingReached(from, signal)
+    const cursor = copiesFrom(this.#position)
+    if (cursor) await this.#backingReached(from, signal)
     if (signal.aborted) return
-    const plan = copy && (await this.#planCopy(copy, signal))
+    const plan = cursor && (await this.#planCopy(cursor, signal))
     const digests = await this.#digests(from, to, signal)
     if (signal.aborted) return
     const epoch = this.#position.cutEpoch + 1
@@ -244,13 +245,12 @@ export class EpochCutter {
       await committed.catch(() => undefined)
       throw error
     }
-    const copyAfter = plan ? plan.next : null
     const bytes = packed.parts.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0)
     const { openSinceMs } = this
     this.#sealed = { epoch, change: changeOf(packed, planned), bytes, openSinceMs, committed }
     if (packed.endLsn >= to) this.#openSinceMs = null
     // Where the far side is consistent is known when it is committed, not before.
-    if (copy && copyAfter === null) await this.#settle()
+    if (plan?.next === null) await this.#settle()
   }
 
   async #planCopy(cursor: CopyCursor, signal: AbortSignal): Promise<CopyPlan> {
@@ -328,8 +328,7 @@ export class EpochCutter {
 
   async #commit(epoch: number, result: PackResult, planned: PlannedEpoch): Promise<void> {
     const { state, journal } = this.#options
-    const copied = planned.plan !== null && planned.plan.next === null
-    const copiedLsn = copied ? await journal.sync() : 0n
+    const copiedLsn = planned.plan?.next === null ? await journal.sync() : 0n
     const { endLsn, parts, rawBytes, oldestMs } = result
     const change = changeOf(result, planned)
     const committed = (position: StreamPosition) => ({
@@ -364,13 +363,13 @@ function changeOf(result: PackResult, { plan, digests }: PlannedEpoch): SealedEp
     digestedBytes,
     busy,
   }
-  return ({ cutEpoch, counters, consistentEpoch, stateEpoch, catchUp, verify }) => {
+  return ({ cutEpoch, counters, copy, consistentEpoch, stateEpoch, catchUp, verify }) => {
     const epoch = cutEpoch + 1
     return {
       cutEpoch: epoch,
       cutLsn: result.endLsn.toString(),
       lastTag: Buffer.from(result.tag).toString('hex'),
-      copy: plan ? plan.next : null,
+      copy: plan ? plan.next : copy,
       verify: advanceVerify(verify, epoch, digested),
       consistentEpoch: consistentEpoch === 0 && !result.initializing ? epoch : consistentEpoch,
       stateEpoch: result.initializing ? stateEpoch : epoch,

@@ -366,7 +366,8 @@ export class StreamRecording {
       await this.#volumes.takeOver(journal, native)
       const { mappingReason, held } = this.#position
       const change = { phase: 'running', cutLsn: start.toString(), held: held || this.#options.hold.active } as const
-      await this.catchUp.begin(this.#state, this.regions.active(), mappingReason, change)
+      const begin = { regions: this.regions.active(), reason: mappingReason, afterLsn: start }
+      await this.catchUp.begin(this.#state, begin, change)
       journal.native.doubt(false)
     } catch (error) {
       this.#health.say('warning', 'STILL_MAPPING', String(error))

@@ -63,10 +63,11 @@ export async function recoverStream(parts: RecoveryParts, recorded: RegionMap | 
     if (report.afterPowerCut && !recorded) return `${restarted} The record of their regions is lost.`
     if (!(await catchUp.load(state.position))) return 'The map of a catch-up is lost.'
     // Where the journal holds everything a lost record is no loss: all regions count until all is cut.
-    await regions.open(recorded ?? regions.everything(), journal.counters().publishedLsn)
+    const end = journal.counters().publishedLsn
+    await regions.open(recorded ?? regions.everything(), end)
     if (state.position.regionsLost) await state.move({ regionsLost: false })
     if (!report.afterPowerCut) return null
-    await catchUp.begin(state, regions.active(), restarted, {})
+    await catchUp.begin(state, { regions: regions.active(), reason: restarted, afterLsn: end })
     await journal.acceptBoot()
     health.sayCatchUp(state.position)
     return null

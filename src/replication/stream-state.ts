@@ -48,12 +48,15 @@ export interface CopyCursor {
   readonly offset: number
 }
 
-/** `afresh`: the far side is not believed to hold what it was sent. Missing in what was recorded before there was a choice. */
+/** What is optional is missing in what was recorded before there was a choice. */
 export interface CatchUpPosition {
   readonly reason: string
   readonly totalBytes: number
   readonly untilEpoch: number
+  /** The far side is not believed to hold what it was sent. */
   readonly afresh?: boolean
+  /** The journal's end when it began: nothing is copied before all up to here is cut. */
+  readonly afterLsn?: string
 }
 
 /** By the id of a pool what its catalog has of who opened it last, or null. */
@@ -171,6 +174,16 @@ export function nextJournalLsn(position: StreamPosition, segmentBytes: number): 
 /** Regions are caught up, and the epoch that ends it is not cut. */
 export function isCatchingUp({ catchUp }: Pick<StreamPosition, 'catchUp'>): boolean {
   return catchUp !== null && catchUp.untilEpoch === 0
+}
+
+/**
+ * Where the copy goes on in the next epoch; null: it copies nothing. Records of an epoch lie over what is copied in it, so
+ * those that are older than what the volumes hold are cut first. *What a power cut took from the journal is on the volumes
+ * alone, and newer than any record the journal still has: copied in one epoch with these, the far side would keep the older.*
+ */
+export function copiesFrom({ copy, catchUp, cutLsn }: StreamPosition): CopyCursor | null {
+  const isBehind = isCatchingUp({ catchUp }) && BigInt(cutLsn) < BigInt(catchUp?.afterLsn ?? 0)
+  return isBehind ? null : copy
 }
 
 /** What is copied now is sent whatever the far side was sent before. */

@@ -124,7 +124,7 @@ export class StreamVerify {
 
   /** What differs is sent again as the volumes have it, as any region is that the far side may lack: in one step. */
   async #repair(verify: VerifyPosition): Promise<void> {
-    const { state, regions, catchUp, health, definition } = this.#options
+    const { state, journal, regions, catchUp, health, definition } = this.#options
     const map = regions.fresh()
     const differing = verify.found?.differing ?? []
     for (const { volume, offset, lengthBytes } of differing) {
@@ -133,13 +133,10 @@ export class StreamVerify {
     }
     const where = rangesText(differing, definition.volumes)
     health.say('warning', 'FAR_SIDE_REPAIR', `sent again, and then compared again: ${where}`)
-    await catchUp.begin(
-      state,
-      map,
-      repairReason,
-      ({ verify: now }) => ({ verify: now && { ...now, phase: 'repairing' } }),
-      true,
-    )
+    const afterLsn = journal.counters().publishedLsn
+    await catchUp.begin(state, { regions: map, reason: repairReason, afterLsn, afresh: true }, ({ verify: now }) => ({
+      verify: now && { ...now, phase: 'repairing' },
+    }))
   }
 
   async #end({ verify }: StreamPosition, outcome: VerifyOutcome, reason: string): Promise<void> {

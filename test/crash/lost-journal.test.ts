@@ -3,10 +3,10 @@ import { execFileSync } from 'node:child_process'
 import { rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import type { InboundView } from '../../src/api/agent-operations.js'
+import type { InboundView, StreamView } from '../../src/api/agent-operations.js'
 import { MiB } from '../../src/block/units.js'
 import { Agent, delay, flush, mirror, pair } from '../fixtures/agent.js'
-import { bufferFolder, damageJournal, losePower } from '../fixtures/lost-journal.js'
+import { bufferFolder, damageJournal, losePower, positions } from '../fixtures/lost-journal.js'
 import { scratchFolder } from '../fixtures/paths.js'
 import { difference, farPath, md5Direct, type Sites } from '../fixtures/sites.js'
 import { startStamp } from '../fixtures/stamp.js'
@@ -115,6 +115,36 @@ for (const [at, { what, lose, reason, killed }] of losses.entries()) {
     sentBefore = status.counters.sentBytes
   })
 }
+
+t.test('what a power cut leaves on the volume alone wins over records behind it that are in no epoch', async (t) => {
+  const { device } = await source.cli<{ device: string }>('volume', 'show', name)
+  const write = (seek: number, count: number): void => {
+    const where = [`of=${device}`, 'bs=1M', `seek=${seek}`, `count=${count}`, 'oflag=direct', 'conv=fsync']
+    execFileSync('dd', ['if=/dev/urandom', ...where, 'status=none'])
+  }
+  await source.cli('stream', 'pause', name)
+  write(0, 34)
+  const isFull = ({ buffer }: StreamView): boolean => buffer.usedBytes >= buffer.limitBytes
+  await source.until(() => source.streamStatus(name), isFull)
+  write(0, 2)
+  // A checkpoint comes every 5 s.
+  await delay(7000)
+  write(0, 1)
+  await source.killWithDevices()
+  const { cutLsn, checkpointLsn } = await positions(source, name)
+  t.ok(checkpointLsn >= cutLsn + 2 * MiB, `epochs up to ${cutLsn}, a checkpoint at ${checkpointLsn}`)
+  await losePower(source, name)
+  await source.start()
+  t.match((await source.streamStatus(name)).catchUp?.reason, /restarted/)
+  await source.cli('stream', 'resume', name)
+  await flush(source, name)
+  const now = await source.cli<{ device: string }>('volume', 'show', name)
+  t.equal(await difference(now.device, await farPath(sites, name)), '', 'both sides are equal')
+  await source.until(
+    () => source.streamStatus(name),
+    ({ catchUp }) => catchUp === null,
+  )
+})
 
 t.test(
   'a record that is lost costs nothing while the journal holds, and an initialisation when it does not',

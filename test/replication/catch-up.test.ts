@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { MiB } from '../../src/block/units.js'
+import { lsn, MiB } from '../../src/block/units.js'
 import type { Intercept } from '../../src/intercept/addon.js'
 import { RegionMap } from '../../src/journal/region-map.js'
 import { Backoff } from '../../src/replication/backoff.js'
@@ -67,11 +67,11 @@ t.test('a catch-up takes over what an initialisation has not read, and all of a 
   await state.move({ ...newPosition, phase: 'running', copy: { slot: 0, offset: 95 * MiB } })
   const first = new RegionMap(layout)
   first.add(0, 7 * MiB, 1)
-  await catchUp.begin(state, first, 'once', { cutLsn: '7' })
+  await catchUp.begin(state, { regions: first, reason: 'once', afterLsn: lsn(9n) }, { cutLsn: '7' })
   t.match(state.position, {
     cutLsn: '7',
     copy: { slot: 0, offset: 0 },
-    catchUp: { reason: 'once', totalBytes: (1 + 5 + 50) * MiB + 512, untilEpoch: 0 },
+    catchUp: { reason: 'once', totalBytes: (1 + 5 + 50) * MiB + 512, untilEpoch: 0, afterLsn: '9' },
   })
   await state.move({ copy: { slot: 1, offset: 4 * MiB } })
   t.equal(catchUp.doneBytes({ slot: 1, offset: 4 * MiB }), (1 + 5 + 4) * MiB)
@@ -79,7 +79,7 @@ t.test('a catch-up takes over what an initialisation has not read, and all of a 
   second.add(0, 20 * MiB, 1)
   const again = new CatchUp(keeper(directory))
   t.ok(await again.load(state.position))
-  await again.begin(state, second, 'twice', {})
+  await again.begin(state, { regions: second, reason: 'twice', afterLsn: lsn(9n) })
   t.match(state.position.catchUp, { reason: 'twice', totalBytes: (2 + 5 + 50) * MiB + 512 })
   const { pieces } = again.plan(sources, state.position.copy!)!
   t.match(pieces[0], { volume: 0, offset: 7 * MiB, lengthBytes: MiB })

@@ -9,7 +9,12 @@ import type { PackJob, PackResult } from '../../src/replication/pack-job.js'
 import type { Packer as RealPacker } from '../../src/replication/pack-workers.js'
 import type { RecordedVolumes } from '../../src/replication/recorded-volumes.js'
 import type { SourceBuffer } from '../../src/replication/source-buffer.js'
-import { newPosition, type StreamDefinition, StreamState } from '../../src/replication/stream-state.js'
+import {
+  newPosition,
+  type StreamDefinition,
+  type StreamPosition,
+  StreamState,
+} from '../../src/replication/stream-state.js'
 import { MemoryStore } from '../fixtures/memory-store.js'
 
 const pieceBytes = 4096
@@ -54,9 +59,15 @@ class Packer {
 }
 
 /** A cutter in the middle of an initialisation of so many pieces, one an epoch. */
-async function initializing(t: Tap, pieces: number, bufferLimitBytes = 1e6, clock = { nowMs: 0 }) {
+async function initializing(
+  t: Tap,
+  pieces: number,
+  bufferLimitBytes = 1e6,
+  clock = { nowMs: 0 },
+  more: Partial<StreamPosition> = {},
+) {
   const state = new StreamState(new MemoryStore(), 's')
-  await state.move({ ...newPosition, phase: 'running', generation: 1, copy: { slot: 0, offset: 0 } })
+  await state.move({ ...newPosition, phase: 'running', generation: 1, copy: { slot: 0, offset: 0 }, ...more })
   const packer = new Packer()
   let published = 4096n
   const trimmed: bigint[] = []
@@ -204,6 +215,34 @@ t.test('what follows a copy is made when the end of the copy is recorded, and no
   t.equal(packer.jobs.length, 3)
   t.equal(packer.jobs[2]?.consistentFrom, BigInt(state.position.copyEndLsn), 'it knows where the far side is a state')
 })
+
+t.test(
+  'what the journal held when a catch-up began is in epochs of its own, before the first that copies',
+  async (t) => {
+    const catchUp = { reason: '', totalBytes: 2 * pieceBytes, untilEpoch: 0, afterLsn: '5000' }
+    const { state, packer } = await initializing(t, 2, 1e6, { nowMs: 0 }, { catchUp })
+    for (let epoch = 1; epoch <= 4; epoch += 1) {
+      await until(() => packer.writing.length >= epoch)
+      packer.writing[epoch - 1]?.done()
+    }
+    await until(() => state.position.cutEpoch === 4)
+    t.same(
+      packer.jobs.slice(0, 4).map(({ from, copies }) => [from, copies[0]?.offset]),
+      [
+        [0n, undefined],
+        [4608n, undefined],
+        [5120n, 0],
+        [5632n, pieceBytes],
+      ],
+    )
+    t.same(
+      packer.jobs.slice(0, 4).map(({ consistentFrom }) => consistentFrom),
+      [null, null, null, null],
+      'none of them is a state',
+    )
+    t.equal(state.position.copy, null)
+  },
+)
 
 t.test('an epoch that is sealed counts against the limit of the buffer', async (t) => {
   const { packer } = await initializing(t, 9, 100)

@@ -162,7 +162,8 @@ export class Recovered {
       const start = nextJournalLsn(before, journalOptions.segmentBytes)
       const journal = await StreamJournal.create(journalOptions, start)
       this.#closing.push(() => journal.close(false))
-      await catchUp.begin(state, recorded, before.mappingReason, { phase: 'running', cutLsn: start.toString() })
+      const begin = { regions: recorded, reason: before.mappingReason, afterLsn: start }
+      await catchUp.begin(state, begin, { phase: 'running', cutLsn: start.toString() })
     }
     const after = state.position
     this.stream = {
