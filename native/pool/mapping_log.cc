@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "mapping_log.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -15,6 +16,7 @@ namespace tidemark {
 namespace {
 
 constexpr uint64_t typeShift = 56;
+constexpr uint64_t pagePlaces = kLogPageBytes / kLogPlaceBytes;
 /** The checksum is over what follows it. */
 constexpr size_t sealedFrom = sizeof(uint32_t);
 /** Room for records that wait in take(), made at the beginning. */
@@ -42,6 +44,20 @@ int syncRange(int fd, void* from, size_t length) {
     if (errno != EINTR) return errno;
   }
   return 0;
+}
+
+/**
+ * What is in the page cache, in large folios after it was read in one go, leaves it: a record costs as much as its folio has blocks.
+ * Only the page that is written next comes back.
+ */
+void dropCache(int fd, uint64_t offset, uint64_t bytes, uint64_t nextPage) {
+  const auto from = static_cast<off64_t>(offset);
+  const auto length = static_cast<off64_t>(bytes);
+  sync_file_range(fd, from, length, SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
+  posix_fadvise(fd, from, length, POSIX_FADV_DONTNEED);
+  posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
+  uint8_t page[kLogPageBytes];
+  [[maybe_unused]] const ssize_t got = pread(fd, page, sizeof page, static_cast<off_t>(nextPage));
 }
 
 uint64_t reserveOf(uint64_t capacity) { return std::max(kLogReserveMinimum, capacity / 16); }
@@ -72,6 +88,8 @@ Result<std::unique_ptr<MappingLog>> MappingLog::open(MappingLogOptions options) 
   const MappingLogOptions& kept = log->options_;
   void* ring = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, kept.fd.get(), static_cast<off_t>(kept.offset));
   if (ring != MAP_FAILED) log->ring_ = ring;
+  const uint64_t next = kept.head % kept.capacityRecords / pagePlaces * kLogPageBytes;
+  dropCache(kept.fd.get(), kept.offset, bytes, kept.offset + next);
   return log;
 }
 
@@ -103,14 +121,31 @@ void MappingLog::seal(LogRecord& record, uint64_t sequence) const {
   record.crc = crc32c(bytes + sealedFrom, sizeof record - sealedFrom, seedCrc_);
 }
 
+/**
+ * Places from `index` on will be written, `count` of them, the first of them `sequence`: the page they end in is made zeros if they
+ * enter it and nothing in it is needed any more. *A part of a page that is not in memory could only be written once the disk
+ * has been read.* 0 or an errno.
+ */
+int MappingLog::enterPage(uint64_t index, uint64_t count, uint64_t sequence) const {
+  static constexpr uint8_t zeros[kLogPageBytes] = {};
+  const uint64_t end = index + count;
+  const uint64_t page = (end - 1) / pagePlaces * pagePlaces;
+  const uint64_t pageEnd = sequence + (page + pagePlaces - index);
+  if (page < index || end == page + pagePlaces || pageEnd > tail_ + options_.capacityRecords) return 0;
+  return options_.system.write(options_.fd.get(), zeros, sizeof zeros, options_.offset + page * kLogPlaceBytes);
+}
+
 /** Puts whole places at the head of the ring and moves the head: 0, or EIO when the log has failed. */
 int MappingLog::writeLocked(const void* places, uint64_t count, Raised& raised) {
   const auto* bytes = static_cast<const uint8_t*>(places);
   for (uint64_t done = 0; done < count;) {
     const uint64_t index = (head_ + done) % options_.capacityRecords;
     const uint64_t piece = std::min(count - done, options_.capacityRecords - index);
-    const int failed = options_.system.write(options_.fd.get(), bytes + done * kLogPlaceBytes, piece * kLogPlaceBytes,
-                                             options_.offset + index * kLogPlaceBytes);
+    int failed = enterPage(index, piece, head_ + done);
+    if (failed == 0) {
+      failed = options_.system.write(options_.fd.get(), bytes + done * kLogPlaceBytes, piece * kLogPlaceBytes,
+                                     options_.offset + index * kLogPlaceBytes);
+    }
     if (failed != 0) {
       failLocked(std::string("write the mapping log: ") + std::strerror(failed), raised);
       return EIO;

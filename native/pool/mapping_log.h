@@ -140,6 +140,7 @@ class MappingLog {
   Error endedLocked() const;
   void failLocked(const std::string& message, Raised& raised);
   void seal(LogRecord& record, uint64_t sequence) const;
+  int enterPage(uint64_t index, uint64_t count, uint64_t sequence) const;
   int writeLocked(const void* places, uint64_t count, Raised& raised);
   bool prepare(std::vector<uint8_t>& records) const;
   int writeThrough(uint64_t from, uint64_t end) const;

@@ -114,7 +114,8 @@ TEST("a sync makes changed devices durable, then commits up to where the log sto
     return device.sync();
   };
   options.logSystem.write = [&](int fd, const void* bytes, size_t length, uint64_t offset) {
-    steps.push_back(static_cast<const uint8_t*>(bytes)[23] == 3 ? "commit" : "record");
+    const uint8_t type = static_cast<const uint8_t*>(bytes)[23];
+    steps.push_back(type == 0 ? "page" : type == 3 ? "commit" : "record");
     return pwrite(fd, bytes, length, static_cast<off_t>(offset)) == static_cast<ssize_t>(length) ? 0 : EIO;
   };
   options.logSystem.sync = [&](int, void*, size_t) {
@@ -125,7 +126,7 @@ TEST("a sync makes changed devices durable, then commits up to where the log sto
   raw = pool.get();
   // Whatever an agent that died wrote is made durable by the first.
   CHECK(pool->syncCovered().value() == 0);
-  CHECK((steps == std::vector<std::string>{"device 0", "record", "device 1"}));
+  CHECK((steps == std::vector<std::string>{"device 0", "page", "record", "device 1"}));
   steps.clear();
   CHECK(writeBlock(*pool, locationOf(1, 1), 1) == 0);
   CHECK(pool->publishMap(1, 0, locationOf(1, 1)) == 0);

@@ -63,6 +63,8 @@ async function operate(
       write: 2,
       discard: 1,
     })
+    // There may be no volume at all.
+    if (kind === 'snapshot' && busy.size === 0) continue
     if (kind === 'snapshot') await operations.createSnapshot(headOf(random.pick([...busy])))
     else if (kind === 'remove') await operations.removeSnapshot(busy)
     else if (kind === 'write') await operations.writeSnapshot()
