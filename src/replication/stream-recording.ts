@@ -364,10 +364,9 @@ export class StreamRecording {
     try {
       journal = await StreamJournal.create(this.#journalOptions, start)
       await this.#volumes.takeOver(journal, native)
-      const { mappingReason, held } = this.#position
+      const { mappingReason: reason, held } = this.#position
       const change = { phase: 'running', cutLsn: start.toString(), held: held || this.#options.hold.active } as const
-      const begin = { regions: this.regions.active(), reason: mappingReason, afterLsn: start }
-      await this.catchUp.begin(this.#state, begin, change)
+      await this.catchUp.begin(this.#state, { regions: this.regions.active(), reason, afterLsn: start }, change)
       journal.native.doubt(false)
     } catch (error) {
       this.#health.say('warning', 'STILL_MAPPING', String(error))

@@ -86,6 +86,7 @@ async function copy(source: SourceFile, target: FileHandle, { signal, onProgress
     await source.copyTo(target, signal, onProgress)
     signal.throwIfAborted()
     await target.sync()
+    source.leaveCache(target)
     signal.throwIfAborted()
   } finally {
     await target.close()

@@ -8,6 +8,7 @@ const CHUNK_BYTES = 256 * 1024
 const COPY_BYTES = 4 * 1024 * 1024
 
 interface CopyCalls {
+  dropCache(fd: number): void
   copyRange(from: number, fromOffset: number, to: number, toOffset: number, lengthBytes: number): Promise<number>
 }
 
@@ -71,6 +72,14 @@ export class SourceFile {
       offset += copied
       onProgress?.(copied)
     }
+  }
+
+  /**
+   * Once its copy is durable: neither file is needed in memory. What is copied next takes the same memory again, and not that of
+   * what hosts use.
+   */
+  leaveCache(target: FileHandle): void {
+    for (const { fd } of [this.handle, target]) native.dropCache(fd)
   }
 
   /** CRC-32C of bytes [start, end). */

@@ -5,6 +5,7 @@ import t from 'tap'
 import { folderTransport } from '../../src/transport/folder-transport.js'
 import { mountFreezableDisk } from '../fixtures/freezable-disk.js'
 import { forget, remember } from '../fixtures/leftovers.js'
+import { residentBytes } from '../fixtures/page-cache.js'
 import { scratchFolder } from '../fixtures/paths.js'
 import { command } from '../fixtures/sites.js'
 import { mountSmallDisk } from '../fixtures/small-disk.js'
@@ -22,6 +23,20 @@ await transportContract('folder', async (scratch) => {
     arrivals: path.join(directory, id.toString('hex')),
     close: async () => undefined,
   }
+})
+
+await t.test('what was put is not in the page cache, neither here nor there', async (t) => {
+  const scratch = scratchFolder(t, 'folder-transport')
+  const directory = path.join(scratch, 'disk')
+  await mkdir(directory)
+  const id = randomBytes(16)
+  const transport = folderTransport({ kind: 'folder', directory }, id)
+  const local = path.join(scratch, 'local')
+  await writeFile(local, randomBytes(9_000_001), { flush: true })
+  t.ok(residentBytes(local) >= 9_000_001, 'it was')
+  await transport.put(folder, 'a', local, { signal: never })
+  t.equal(residentBytes(local) + residentBytes(path.join(directory, id.toString('hex'), folder, 'a')), 0)
+  await transport.close()
 })
 
 await t.test('a directory that is not mounted is never made', async (t) => {
