@@ -11,6 +11,7 @@ import type { StreamState } from './stream-state.js'
 /** Codes that mean: what the journal held cannot be had any more. */
 const journalLost = new Set(['JOURNAL_DAMAGED', 'FOREIGN_SEGMENT'])
 const restarted = 'The machine was restarted while writes were under way.'
+const hasLost = 'The disk of the journal has lost what it had said was written, and epochs were made of.'
 
 export interface RecoveryParts {
   readonly journal: StreamJournalOptions
@@ -49,7 +50,15 @@ export async function recoverStream(parts: RecoveryParts, recorded: RegionMap | 
     const text = `${report.records} records replayed, ${report.voids} never acknowledged`
     health.say('info', 'JOURNAL_REPLAYED', text)
   }
+  const end = journal.counters().publishedLsn
+  const { cutLsn, copyEndLsn } = state.position
   try {
+    if (end < BigInt(cutLsn) || end < BigInt(copyEndLsn)) {
+      // What hosts write next would get places that are cut already, and be in no epoch. What was lost is named in the record.
+      await syncReplayTargets(volumes)
+      await journal.close(false)
+      return { reason: hasLost, lacking: recorded }
+    }
     const reason = await unknown()
     if (reason === null) return { journal }
     await journal.close(false)
@@ -63,7 +72,6 @@ export async function recoverStream(parts: RecoveryParts, recorded: RegionMap | 
     if (report.afterPowerCut && !recorded) return `${restarted} The record of their regions is lost.`
     if (!(await catchUp.load(state.position))) return 'The map of a catch-up is lost.'
     // Where the journal holds everything a lost record is no loss: all regions count until all is cut.
-    const end = journal.counters().publishedLsn
     await regions.open(recorded ?? regions.everything(), end)
     if (state.position.regionsLost) await state.move({ regionsLost: false })
     if (!report.afterPowerCut) return null
