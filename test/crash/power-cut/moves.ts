@@ -12,7 +12,8 @@ const filesWithRoom = 8
 /** What a power cut behind a move may still take is looked at for so long. */
 const afterwardsMs = 60
 const lookMs = 4
-const limitMs = 60_000
+/** As in courses.ts. */
+const limitMs = 300_000
 
 type Holds = (view: StreamView) => boolean
 

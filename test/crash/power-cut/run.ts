@@ -20,16 +20,20 @@ export async function powerCuts(t: Test, ...options: string[]): Promise<Summary>
   t.comment(`seed ${seed} (SEED=${seed} repeats its choices)`)
   const program = join(repositoryRoot, 'dist/test/crash/power-cut/main.js')
   const [unshare, ...parameters] = [...powerCutNode, program, '--seed', `${seed}`, ...options]
-  const child = spawn(unshare!, parameters, { stdio: ['ignore', 'pipe', 'inherit'] })
+  const child = spawn(unshare!, parameters, { stdio: ['ignore', 'pipe', 'pipe'] })
   t.teardown(() => child.kill('SIGTERM'))
   let output = ''
   child.stdout.on('data', (chunk: Buffer) => {
     output += chunk.toString()
   })
+  let complaints = ''
+  child.stderr.on('data', (chunk: Buffer) => {
+    complaints += chunk.toString()
+  })
   await new Promise((resolve) => child.once('close', resolve))
   const lines = output.trim().split('\n')
   const last = lines.pop() ?? ''
   for (const line of lines) t.comment(line.replace(/^# /, ''))
-  if (!last.startsWith('{')) throw new Error(`it ended before its time: ${last}`)
+  if (!last.startsWith('{')) throw new Error(`it ended before its time: ${last}\n${complaints.slice(0, 4000)}`)
   return JSON.parse(last) as Summary
 }
