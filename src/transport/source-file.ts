@@ -7,6 +7,9 @@ const CHUNK_BYTES = 256 * 1024
 /** Copied by one call, which nothing interrupts. */
 const COPY_BYTES = 4 * 1024 * 1024
 
+/** A file of so much is one of many: a first copy, or a long epoch. */
+const LARGE_BYTES = 8 * 1024 * 1024
+
 interface CopyCalls {
   dropCache(fd: number): void
   copyRange(from: number, fromOffset: number, to: number, toOffset: number, lengthBytes: number): Promise<number>
@@ -75,10 +78,11 @@ export class SourceFile {
   }
 
   /**
-   * Once its copy is durable: neither file is needed in memory. What is copied next takes the same memory again, and not that of
-   * what hosts use.
+   * Once its copy is durable: neither file is needed in memory, where they are large. What is copied next takes the same memory
+   * again, and not that of what hosts use. What is small costs little, and an agent on this machine may read it a moment later.
    */
   leaveCache(target: FileHandle): void {
+    if (this.lengthBytes < LARGE_BYTES) return
     for (const { fd } of [this.handle, target]) native.dropCache(fd)
   }
 
