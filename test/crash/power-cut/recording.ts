@@ -44,7 +44,7 @@ const config = `journal:\n  segment: 4MiB\n  limit: 32MiB\n  checkpoint: 200ms\n
 const longReplay = `journal:\n  segment: 4MiB\n  limit: 32MiB\n${rest}`
 /** Buffers that are soon full when the link ends. */
 const smallBuffers =
-  'journal:\n  segment: 4MiB\n  limit: 16MiB\n  checkpoint: 200ms\nregions:\n  size: 64KiB\n  limit: 2MiB\nbuffer:\n  limit: 6MiB\n'
+  'journal:\n  segment: 4MiB\n  limit: 32MiB\n  checkpoint: 200ms\nregions:\n  size: 64KiB\n  limit: 2MiB\nbuffer:\n  limit: 12MiB\n'
 
 const small = { linearBytes: 4 * MiB, config }
 const ext4 = { fileSystem: 'ext4', atomBytes: 4096 } as const
